@@ -1,0 +1,35 @@
+# morebench: MoRE and its competitors on single-cell multi-omics data, in one DAG.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/prepare.smk"
+include: "rules/embed.smk"
+include: "rules/evaluate.smk"
+include: "rules/report.smk"
+
+
+localrules:
+    all,
+    settings,
+    check,
+
+
+rule all:
+    default_target: True
+    input:
+        RESULTS / "tables" / "check.txt",
+
+
+onsuccess:
+    print(f"\nThe report is {PATHS.report}; the tables are in {RESULTS / 'tables'}.")
+
+
+onerror:
+    salvage()

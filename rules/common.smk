@@ -1,0 +1,236 @@
+# Configuration, paths and the helpers of every rule. All Python of the rules is here.
+import json
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+SOURCE = Path(workflow.basedir) / "src"
+sys.path.insert(0, str(SOURCE))
+os.environ["PYTHONPATH"] = str(SOURCE)  # scripts find the library in every environment
+
+from morebench import config as settings_of
+from morebench import plan, registry
+from morebench.data.preflight import check as preflight
+from morebench.data.spec import Partial, splits_of
+from morebench.digest import code_digest
+from morebench.errors import MorebenchError
+from morebench.paths import Paths
+
+try:
+    CONFIG = settings_of.load(config, "config")
+    if workflow.is_main_process:  # jobs on other nodes need not look at the data again
+        preflight(CONFIG)
+except MorebenchError as error:
+    raise WorkflowError(str(error)) from None
+
+RESULTS = Path(CONFIG.results)
+PATHS = Paths(RESULTS)
+METHODS = settings_of.methods_of(CONFIG)
+CELLS = plan.expected(CONFIG)
+RUNS = plan.runs(CONFIG)
+SCORED = plan.scored(CONFIG)
+WITH_CONDA = "conda" in {str(m) for m in workflow.deployment_settings.deployment_method}
+# -P: a script's own folder is not searched for modules.
+PYTHON = ("python" if WITH_CONDA else shlex.quote(sys.executable)) + " -P"
+CONFIG_HASH = settings_of.config_hash(CONFIG)
+SCRIPTS = Path(workflow.basedir) / "workflow_scripts"
+
+
+wildcard_constraints:
+    dataset="|".join(CONFIG.datasets),
+    method="|".join(METHODS),
+    task="|".join(registry.TASKS),
+    split=r"(all|partial|lobo-[\w.]+|unseen-[\w.]+|newtype-[\w.]+)",
+    seed=r"\d+",
+
+
+def script(name):
+    return shlex.quote(str(SCRIPTS / f"{name}.py"))
+
+
+def digest(name, *modules):
+    """The code digest of a script and of what it calls by name."""
+    return code_digest(SCRIPTS / f"{name}.py", *modules)
+
+
+def compact(content):
+    return json.dumps(content, sort_keys=True, default=list)
+
+
+def compact_in_order(content):
+    """JSON that keeps the order of the keys, which is that of a figure's rows."""
+    return json.dumps(content, default=list)
+
+
+def environment(name):
+    return str(Path(workflow.basedir) / registry.ENVIRONMENTS[name].file)
+
+
+def method_environment(wildcards):
+    return environment(METHODS[wildcards.method].spec.environment)
+
+
+def dataset_spec(wildcards):
+    """What decides the prepared dataset: not its splits, features, tasks or title."""
+    dataset = CONFIG.datasets[wildcards.dataset].model_dump(mode="json")
+    later = ("features", "tasks", "title", "use", "methods")
+    spec = {k: v for k, v in dataset.items() if k not in later}
+    return compact({**spec, "features": {"n_pcs": dataset["features"]["n_pcs"]}})
+
+
+def source_files(wildcards):
+    """Files of a local dataset, so that a changed file re-runs what rests on it."""
+    from morebench.data.spec import resolve
+
+    dataset = CONFIG.datasets[wildcards.dataset]
+    paths = dataset.path.values() if isinstance(dataset.path, dict) else [dataset.path]
+    paths = [p.path for p in dataset.concat] or [p for p in paths if p]
+    return [str(resolve(p, wildcards.dataset)) for p in paths]
+
+
+def source_modules(wildcards):
+    """The code that makes a bundled dataset."""
+    bundled = CONFIG.datasets[wildcards.dataset].bundled
+    return [registry.DATASETS[bundled].entry] if bundled else []
+
+
+def held_out(wildcards):
+    return splits_of(CONFIG.datasets[wildcards.dataset])[wildcards.split] or ""
+
+
+def partial_spec(wildcards):
+    return compact((CONFIG.datasets[wildcards.dataset].splits.partial or Partial()).model_dump())
+
+
+def features_spec(wildcards):
+    return compact(CONFIG.datasets[wildcards.dataset].features.model_dump())
+
+
+def fit_input(wildcards):
+    return PATHS.input(wildcards.dataset, registry.fit_split(wildcards.split))
+
+
+def method_settings(wildcards):
+    return compact(METHODS[wildcards.method].settings())
+
+
+def method_inputs(wildcards):
+    """What a method may see: the input; shown labels and all genes only where declared."""
+    spec = METHODS[wildcards.method].spec
+    found = {"data": fit_input(wildcards)}
+    if spec.track == "semi-supervised":
+        found["labels"] = PATHS.split(wildcards.dataset, wildcards.split)
+    if spec.all_genes:
+        found["all_genes"] = PATHS.prepared(wildcards.dataset)
+    return found
+
+
+def optional_inputs(wildcards, input):
+    words = []
+    for name in ("labels", "all_genes"):
+        if name in input.keys():
+            words.append(f"--{name.replace('_', '-')} {shlex.quote(str(input[name]))}")
+    return " ".join(words)
+
+
+def spec_of(wildcards):
+    return METHODS[wildcards.method].spec
+
+
+def entrants(cells):
+    """Runs as the scoring scripts take them, each once."""
+    found = {}
+    for cell in cells:
+        spec = METHODS[cell.run.method].spec
+        found[cell.run] = {
+            "method": cell.run.method,
+            "track": spec.track,
+            "seed": cell.run.seed,
+            "outputs": spec.outputs,
+            "directory": str(PATHS.embedding(cell.run)),
+        }
+    return list(found.values())
+
+
+def scored_entrants(wildcards):
+    return entrants(
+        c
+        for c in CELLS
+        if (c.run.dataset, c.split, c.task) == (wildcards.dataset, wildcards.split, wildcards.task)
+    )
+
+
+def drawn_entrants(wildcards):
+    """The first seed of every method with an embedding that is scored on the split."""
+    cells = [c for c in CELLS if (c.run.dataset, c.split) == (wildcards.dataset, wildcards.split)]
+    cells = [c for c in cells if "embedding" in METHODS[c.run.method].spec.outputs]
+    return [e for e in entrants(cells) if e["seed"] == min(c.run.seed for c in cells)]
+
+
+def directories(choose):
+    return lambda wildcards: [e["directory"] for e in choose(wildcards)]
+
+
+def drawn_splits():
+    """(dataset, split) pairs with an embedding to draw."""
+    return list(
+        dict.fromkeys(
+            (c.run.dataset, c.split)
+            for c in CELLS
+            if "embedding" in METHODS[c.run.method].spec.outputs
+        )
+    )
+
+
+def task_settings(wildcards):
+    return compact({"seed": CONFIG.evaluation.seed, "n_boot": CONFIG.evaluation.n_boot})
+
+
+def title_of(wildcards):
+    return CONFIG.datasets[wildcards.dataset].title or wildcards.dataset
+
+
+def all_figures():
+    names = [f"{d}/qc.svg" for d in CONFIG.datasets]
+    names += [f"{d}/umap-{s}.svg" for d, s in drawn_splits()]
+    names += [f"{d}/scores-{s}-{t}.svg" for d, s, t in SCORED]
+    return [PATHS.figure(n) for n in names]
+
+
+def all_splits():
+    """Every configured split, also those that no task of this run is scored on."""
+    return [PATHS.split(d, s) for d, c in CONFIG.datasets.items() for s in labelled_splits(c)]
+
+
+def labelled_splits(dataset):
+    return splits_of(dataset) if dataset.labels else []
+
+
+def salvage():
+    """After a failed job: tables of what exists, in a folder of their own."""
+    partial = RESULTS / "partial"
+    partial.mkdir(parents=True, exist_ok=True)
+    resolved = partial / "config.json"
+    resolved.write_text(json.dumps(settings_of.resolved(CONFIG), default=list))
+    command = [
+        sys.executable,
+        str(SCRIPTS / "aggregate.py"),
+        str(resolved),
+        str(RESULTS),
+        str(partial),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        print(f"\nThe tables of what exists could not be written:\n{done.stderr}", file=sys.stderr)
+    else:
+        print(
+            f"\nA job failed. What exists is tabled in {partial}; failures.tsv there names the "
+            "logs. The next run goes on where this one stopped; 'make retry' also repeats methods "
+            "that failed.",
+            file=sys.stderr,
+        )

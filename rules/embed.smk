@@ -1,0 +1,33 @@
+# Methods: each (dataset, split, method, seed) in a process of its own.
+
+
+rule embed:
+    input:
+        unpack(method_inputs),
+    output:
+        directory(PATHS.embedding(plan.Run("{dataset}", "{split}", "{method}", "{seed}"))),
+    log:
+        PATHS.log(plan.Run("{dataset}", "{split}", "{method}", "{seed}")),
+    retries: CONFIG.attempts - 1
+    conda:
+        method_environment
+    threads: lambda wildcards: spec_of(wildcards).threads
+    resources:
+        mem_mb=lambda wildcards, attempt: spec_of(wildcards).mem_mb * attempt,
+        runtime=lambda wildcards: spec_of(wildcards).runtime_min,
+        gpu=lambda wildcards: spec_of(wildcards).gpu,
+        attempt=lambda wildcards, attempt: attempt,
+    params:
+        script=script("embed"),
+        settings=method_settings,
+        optional=optional_inputs,
+        here="--this-environment" if WITH_CONDA else "",
+        code=lambda wildcards: digest("embed", "morebench.child", spec_of(wildcards).entry),
+    message:
+        "run {wildcards.method} on {wildcards.dataset} / {wildcards.split}, seed {wildcards.seed}"
+    shell:
+        "{PYTHON} {params.script} {output} --input {input.data} {params.optional} "
+        "--settings {params.settings:q} --dataset {wildcards.dataset} --split {wildcards.split} "
+        "--seed {wildcards.seed} --log {log} --threads {threads} --mem-mb {resources.mem_mb} "
+        "--runtime-min {resources.runtime} --attempt {resources.attempt} "
+        "--attempts {CONFIG.attempts} {params.here} 2> {log}"

@@ -1,0 +1,57 @@
+# Scores: all methods and seeds of one (dataset, split, task) in one process.
+
+
+rule evaluate:
+    input:
+        directories(scored_entrants),
+        data=fit_input,
+        split=PATHS.split("{dataset}", "{split}"),
+        truth=PATHS.truth("{dataset}"),
+    output:
+        PATHS.scores("{dataset}", "{split}", "{task}"),
+    log:
+        PATHS.log_of("evaluate", "{dataset}", "{split}", "{task}"),
+    conda:
+        environment("core")
+    threads: CONFIG.evaluation.threads
+    resources:
+        mem_mb=CONFIG.evaluation.mem_mb,
+    params:
+        script=script("evaluate"),
+        entry=lambda wildcards: registry.TASKS[wildcards.task].entry,
+        entrants=lambda wildcards: compact(scored_entrants(wildcards)),
+        settings=task_settings,
+        code=lambda wildcards: digest("evaluate", registry.TASKS[wildcards.task].entry),
+    message:
+        "score {wildcards.task} on {wildcards.dataset} / {wildcards.split}"
+    shell:
+        "OMP_NUM_THREADS={threads} {PYTHON} {params.script} {output} --input {input.data} "
+        "--split-file {input.split} --truth {input.truth} --dataset {wildcards.dataset} "
+        "--split {wildcards.split} --task {wildcards.task} --entry {params.entry} "
+        "--entrants {params.entrants:q} --settings {params.settings:q} --threads {threads} "
+        "> {log} 2>&1"
+
+
+rule umap:
+    input:
+        directories(drawn_entrants),
+        data=fit_input,
+        truth=PATHS.truth("{dataset}"),
+    output:
+        PATHS.umap("{dataset}", "{split}"),
+    log:
+        PATHS.log_of("umap", "{dataset}", "{split}"),
+    conda:
+        environment("core")
+    resources:
+        mem_mb=CONFIG.evaluation.mem_mb,
+    params:
+        script=script("compute_umap"),
+        entrants=lambda wildcards: compact(drawn_entrants(wildcards)),
+        seed=CONFIG.evaluation.seed,
+        code=digest("compute_umap"),
+    message:
+        "UMAP of {wildcards.dataset} / {wildcards.split}"
+    shell:
+        "{PYTHON} {params.script} {output} --input {input.data} --truth {input.truth} "
+        "--entrants {params.entrants:q} --seed {params.seed} > {log} 2>&1"

@@ -1,0 +1,113 @@
+"""The process of one method: reads its work directory, runs, writes what it found there.
+
+It sees its work directory only: the split's input, the labels that the split shows (for
+the semi-supervised track), the counts of all genes (for methods that declare them), and
+``task.json``. It imports nothing that an isolated environment lacks.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import traceback
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+TASK_FILE = "task.json"
+RESULT_FILE = "result.json"
+INPUT_FILE = "input.h5ad"
+LABELS_FILE = "labels.parquet"
+ALL_GENES_FILE = "all_genes.h5mu"
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies, so that no orphan runs on."""
+    if sys.platform == "linux":
+        import ctypes
+        import signal
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def _versions(packages: list[str]) -> dict[str, str]:
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _peak_gpu_mb() -> float:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return 0.0
+    return float(torch.cuda.max_memory_allocated() / 2**20)
+
+
+def run(directory: Path) -> dict[str, Any]:
+    """Run the task of a work directory and return its result.
+
+    Every exception of a method becomes a state with a reason; its traceback goes to
+    standard error, which is the job's log.
+    """
+    from morebench.errors import Unavailable, Unsupported
+    from morebench.io.inputs import read_input, read_labels
+    from morebench.io.outputs import write_output
+
+    task = json.loads((directory / TASK_FILE).read_text())
+    result: dict[str, Any] = {"state": "failed", "reason": ""}
+    try:
+        data = read_input(directory / INPUT_FILE)
+        if (directory / LABELS_FILE).exists():
+            data.labels = read_labels(directory / LABELS_FILE, data.cell_ids)
+        if (directory / ALL_GENES_FILE).exists():
+            data.all_genes_file = directory / ALL_GENES_FILE
+        if not task["inductive"] and not data.fit_visible.all():
+            raise Unsupported(
+                f"{int((~data.fit_visible).sum())} cells are not visible to fitting and the "
+                "method cannot embed cells that it was not fitted on"
+            )
+        module, function = task["entry"].split(":")
+        method = getattr(importlib.import_module(module), function)
+        output = method(data, seed=task["seed"], threads=task["threads"], **task["params"])
+        write_output(directory, output, data.cell_ids, data.genes, task["outputs"])
+        result |= {
+            "state": "ok",
+            "parameters_trained": output.parameters_trained,
+            "parameters_frozen": output.parameters_frozen,
+            "notes": output.notes,
+        }
+    except Unsupported as error:
+        result |= {"state": "unsupported", "reason": str(error)}
+    except Unavailable as error:
+        result |= {"state": "unavailable", "reason": str(error)}
+    except MemoryError as error:
+        traceback.print_exc()
+        result |= {"state": "out_of_memory", "reason": f"MemoryError: {error}"}
+    except Exception as error:
+        traceback.print_exc()
+        short = " ".join(str(error).split())[:500]
+        gpu = type(error).__name__ == "OutOfMemoryError"  # torch's, which may be absent here
+        state = "out_of_memory" if gpu else "failed"
+        result |= {"state": state, "reason": f"{type(error).__name__}: {short}"}
+    result["peak_gpu_mb"] = _peak_gpu_mb()
+    result["versions"] = _versions(task["packages"])
+    return result
+
+
+def main() -> None:
+    """Run the work directory named on the command line."""
+    _die_with_parent()
+    directory = Path(sys.argv[1])
+    result = run(directory)
+    part = directory / f"{RESULT_FILE}.part"
+    part.write_text(json.dumps(result, allow_nan=False))
+    part.rename(directory / RESULT_FILE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""The command line: what there is, whether a configuration holds, how a run stands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from morebench.errors import MorebenchError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+ConfigFile = Annotated[Path, typer.Option("--configfile", help="configuration of the run")]
+DEFAULT_CONFIG = Path("config/config.yaml")
+
+
+class Kind(StrEnum):
+    """What ``list`` can show."""
+
+    datasets = "datasets"
+    methods = "methods"
+    tasks = "tasks"
+    metrics = "metrics"
+
+
+@app.command("list")
+def list_(kind: Kind) -> None:
+    """List the bundled datasets, methods, tasks or metrics."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from morebench import registry
+
+    specs = getattr(registry, kind.name.upper())
+    extra = {
+        Kind.datasets: ("params",),
+        Kind.methods: ("track", "outputs", "environment", "params", "source"),
+        Kind.tasks: ("splits", "outputs", "needs"),
+        Kind.metrics: ("task", "aspect", "in_total"),
+    }[kind]
+    table = Table("name", "title", *extra)
+    for spec in specs.values():
+        cells = [getattr(spec, k) for k in extra]
+        table.add_row(spec.name, spec.title, *(_words(c) for c in cells))
+    Console().print(table)
+
+
+def _words(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    if hasattr(value, "items"):
+        return ", ".join(f"{k}={v}" for k, v in value.items())
+    return str(value)
+
+
+@app.command()
+def check(configfile: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Check a configuration and the data that it names, without running anything."""
+    from morebench import plan
+    from morebench.config import load_file
+    from morebench.data.preflight import check as preflight
+
+    config = load_file(configfile)
+    preflight(config)
+    print(
+        f"{configfile}: {len(config.datasets)} datasets, {len(config.methods)} methods, "
+        f"{len(plan.runs(config))} runs, {len(plan.expected(config))} expected cells"
+    )
+
+
+@app.command()
+def status(configfile: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Show how far a run is: what is done, what is left, and the logs of what failed."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from morebench.aggregate import MISSING, statuses
+    from morebench.config import load_file
+    from morebench.paths import Paths
+
+    config = load_file(configfile)
+    paths = Paths(Path(config.results))
+    found = statuses(config, paths)
+    table = Table("dataset", "split", "method", "seed", "state", "seconds", "reason", "log")
+    counts: dict[str, int] = {}
+    for run, one in found.items():
+        state = one.state if one is not None else MISSING
+        counts[state] = counts.get(state, 0) + 1
+        log = paths.log(run)
+        if one is not None and one.state == "ok":
+            cells = (f"{one.wall_s:.1f}", "", "")
+        elif one is not None:
+            cells = (f"{one.wall_s:.1f}", one.reason, one.log)
+        else:
+            cells = ("", "started" if log.exists() else "", str(log) if log.exists() else "")
+        table.add_row(run.dataset, run.split, run.method, str(run.seed), state, *cells)
+    console = Console()
+    console.print(table)
+    console.print(", ".join(f"{n} {state}" for state, n in sorted(counts.items())))
+
+
+@app.command()
+def retry(
+    configfile: ConfigFile = DEFAULT_CONFIG,
+    cores: Annotated[str, typer.Option(help="as snakemake --cores")] = "all",
+) -> None:
+    """Run again every method run that is not ok, and what rests on it."""
+    from morebench.aggregate import statuses
+    from morebench.config import load_file
+    from morebench.paths import Paths
+
+    config = load_file(configfile)
+    paths = Paths(Path(config.results))
+    found = statuses(config, paths)
+    bad = [paths.embedding(r) for r, s in found.items() if s is not None and s.state != "ok"]
+    command = [sys.executable, "-m", "snakemake", "--cores", cores]
+    if configfile != DEFAULT_CONFIG:
+        command += ["--configfile", str(configfile)]
+    if bad:
+        print(f"again: {', '.join(map(str, bad))}")
+        command += ["--forcerun", *map(str, bad)]
+    raise typer.Exit(subprocess.run(command, env=os.environ).returncode)
+
+
+def main() -> None:
+    """Run the command line; an error that a user can act on is one line."""
+    try:
+        app()
+    except MorebenchError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""The configuration of a run: read, checked, and turned into plain objects."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from morebench.data.spec import DatasetConfig, Name, Strict
+from morebench.errors import ConfigError, listed
+from morebench.registry import DATASETS, METHODS, SPLIT_KINDS, TASKS, MethodSpec
+
+RESERVED = ("method", "title", "resources")
+
+
+class Seeds(Strict):
+    """Seeds of the methods for each kind of split."""
+
+    all: list[int] = [0]
+    partial: list[int] = [0]
+    lobo: list[int] = [0]
+    unseen: list[int] = [0]
+    newtype: list[int] = [0]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_list_for_all(cls, value: Any) -> Any:
+        return dict.fromkeys(SPLIT_KINDS, value) if isinstance(value, list) else value
+
+
+class Resources(Strict):
+    """What a method may use; the defaults stand in the registry."""
+
+    threads: int | None = Field(None, ge=1)
+    mem_mb: int | None = Field(None, ge=100)
+    runtime_min: float | None = Field(None, gt=0)
+    gpu: int | None = Field(None, ge=0)
+
+
+class Evaluation(Strict):
+    """Settings of scoring that are not a method's."""
+
+    seed: int = 0
+    n_boot: int = Field(1000, ge=100)
+    threads: int = Field(2, ge=1)
+    mem_mb: int = Field(8000, ge=500)
+
+
+def _empty_is_mapping(value: Any) -> Any:
+    return {} if value is None else value
+
+
+class Config(Strict):
+    """The whole configuration file."""
+
+    results: str = "results"
+    seeds: Seeds = Seeds()
+    attempts: int = Field(2, ge=1, le=5, description="tries of a method that runs out of memory")
+    evaluation: Evaluation = Evaluation()
+    datasets: dict[Name, Annotated[DatasetConfig, BeforeValidator(_empty_is_mapping)]]
+    methods: dict[Name, Annotated[dict[str, Any], BeforeValidator(_empty_is_mapping)]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A configured method: a registered one, or a variant of it under its own name."""
+
+    name: str
+    spec: MethodSpec
+    params: Mapping[str, Any]
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the method's output, for its process and for re-runs."""
+        return {
+            "name": self.name,
+            "entry": self.spec.entry,
+            "track": self.spec.track,
+            "outputs": list(self.spec.outputs),
+            "inductive": self.spec.inductive,
+            "packages": list(self.spec.packages),
+            "environment": self.spec.environment,
+            "params": dict(self.params),
+        }
+
+
+def closest(name: str, valid: Iterable[str]) -> str:
+    """Return a hint such as ``did you mean 'scvi'? valid: ...``."""
+    names = sorted(valid)
+    near = difflib.get_close_matches(name, names, n=1)
+    return (f"did you mean {near[0]!r}? " if near else "") + f"valid: {listed(names, 40)}"
+
+
+def _explain(error: ValidationError, source: str) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(k) for k in item["loc"] if k not in ("str", "Constant"))
+        if item["type"] == "extra_forbidden":
+            model: Any = Config
+            valid: list[str] = []
+            for part in item["loc"][:-1]:
+                model = _field_model(model, part)
+            if model is not None:
+                valid = list(model.model_fields)
+            lines.append(f"unknown key {key!r}; {closest(str(item['loc'][-1]), valid)}")
+        else:
+            found = "" if item["type"] == "missing" else f" (found {item['input']!r})"
+            lines.append(f"{key}: {item['msg']}{found}")
+    return f"{source}: " + "; ".join(dict.fromkeys(lines))
+
+
+def _field_model(model: Any, part: Any) -> Any:
+    """Follow one step of a validation error's location to the model that stands there."""
+    if model is Config and part in ("datasets", "methods"):
+        return {"datasets": DatasetConfig}.get(part)
+    if model is None or not hasattr(model, "model_fields") or part not in model.model_fields:
+        return model  # a key of a mapping or an index: the model below it stays the same
+    annotation = model.model_fields[part].annotation
+    options = [annotation, *getattr(annotation, "__args__", ())]
+    models = [a for a in options if isinstance(a, type) and issubclass(a, Strict)]
+    return models[0] if models else None
+
+
+def load(content: Mapping[str, Any], source: str = "config") -> Config:
+    """Check a configuration given as a mapping.
+
+    Raises
+    ------
+    ConfigError
+        One line that names the key, the value found and what would be valid.
+    """
+    try:
+        config = Config.model_validate(dict(content))
+    except ValidationError as error:
+        raise ConfigError(_explain(error, source)) from None
+    for name, entry in config.methods.items():
+        _method(name, entry, source)
+    for name, dataset in config.datasets.items():
+        _check_dataset(name, dataset, config, source)
+    return config
+
+
+def load_file(path: str | Path) -> Config:
+    """Read and check a YAML configuration file."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds {type(content).__name__}, expected keys and values")
+    return load(content, str(path))
+
+
+def _check_dataset(name: str, dataset: DatasetConfig, config: Config, source: str) -> None:
+    at = f"{source}: datasets.{name}"
+    if dataset.bundled is not None:
+        if dataset.bundled not in DATASETS:
+            raise ConfigError(
+                f"{at}.bundled: unknown dataset {dataset.bundled!r}; "
+                f"{closest(dataset.bundled, DATASETS)}"
+            )
+        for key in dataset.params:
+            valid = DATASETS[dataset.bundled].params
+            if key not in valid:
+                raise ConfigError(f"{at}.params: unknown key {key!r}; {closest(key, valid)}")
+    for task in dataset.tasks:
+        if task not in TASKS:
+            raise ConfigError(f"{at}.tasks: unknown task {task!r}; {closest(task, TASKS)}")
+    for method in dataset.methods or []:
+        if method not in config.methods:
+            raise ConfigError(
+                f"{at}.methods: {method!r} is not configured; {closest(method, config.methods)}"
+            )
+
+
+def _method(name: str, entry: Mapping[str, Any], source: str) -> Method:
+    at = f"{source}: methods.{name}"
+    base = entry.get("method", name)
+    if base not in METHODS:
+        raise ConfigError(f"{at}: unknown method {base!r}; {closest(str(base), METHODS)}")
+    spec = METHODS[base]
+    given = {k: v for k, v in entry.items() if k not in RESERVED}
+    for key in given:
+        if key not in spec.params:
+            raise ConfigError(
+                f"{at}: unknown parameter {key!r} of {base}; "
+                f"{closest(key, [*spec.params, *RESERVED])}"
+            )
+    try:
+        limits = Resources.model_validate(entry.get("resources") or {})
+    except ValidationError as error:
+        raise ConfigError(f"{at}.resources: {_explain(error, source)}") from None
+    changed = {k: v for k, v in limits.model_dump().items() if v is not None}
+    title = entry.get("title", spec.title if name == base else name)
+    return Method(name, replace(spec, title=title, **changed), {**spec.params, **given})
+
+
+def methods_of(config: Config) -> dict[str, Method]:
+    """Return the configured methods by name, parameters filled with the defaults."""
+    return {name: _method(name, entry, "config") for name, entry in config.methods.items()}
+
+
+def resolved(config: Config) -> dict[str, Any]:
+    """Return the configuration with every default written out."""
+    content = config.model_dump(mode="json")
+    content["methods"] = {
+        name: {
+            "method": config.methods[name].get("method", name),
+            "title": m.spec.title,
+            **m.params,
+            "resources": {
+                k: getattr(m.spec, k) for k in ("threads", "mem_mb", "runtime_min", "gpu")
+            },
+        }
+        for name, m in methods_of(config).items()
+    }
+    return content
+
+
+def config_hash(config: Config) -> str:
+    """Return the first 12 hex digits of the SHA-256 of the resolved configuration."""
+    text = json.dumps(resolved(config), sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

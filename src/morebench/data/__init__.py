@@ -1,0 +1,1 @@
+"""Sources, quality control, splits and the inputs that methods see."""

@@ -1,0 +1,175 @@
+"""The input of a split: highly variable genes and PCA of its fit-visible cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from morebench.data.mapping import check_size
+from morebench.data.prepare import main_modality
+from morebench.data.spec import Features
+from morebench.errors import DataError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+TARGET_SUM = 1e4
+MAX_SCALED = 10.0
+
+
+@dataclass
+class SplitInput:
+    """The input of a split, with what its figures need.
+
+    Attributes
+    ----------
+    data
+        Counts of the chosen genes, ``obsm['X_pca']``, batch, ``fit_visible``.
+    genes : (all genes that pass ``min_cells``, 6) DataFrame
+        ``gene, n_cells, mean, dispersion, dispersion_norm, highly_variable``.
+    facts
+        PCA variance ratios and sizes.
+    """
+
+    data: AnnData
+    genes: pd.DataFrame
+    facts: dict[str, Any]
+
+
+def log_normalise(counts_ng: sp.csr_matrix, target_sum: float = TARGET_SUM) -> sp.csr_matrix:
+    """Return log1p of counts scaled to ``target_sum`` a cell; empty cells stay empty."""
+    total = np.asarray(counts_ng.sum(1)).ravel()
+    factor = np.divide(target_sum, total, out=np.zeros_like(total), where=total > 0)
+    scaled = (sp.diags(factor) @ counts_ng).tocsr().astype(np.float32)
+    return scaled.log1p()
+
+
+def choose_genes(
+    counts_ng: sp.csr_matrix, log_ng: sp.csr_matrix, batch: np.ndarray, features: Features
+) -> pd.DataFrame:
+    """Choose highly variable genes with scanpy.
+
+    Parameters
+    ----------
+    counts_ng, log_ng : (n, g) csr matrices
+        Raw counts (``seurat_v3`` uses them) and log-normalised values (the others do).
+    batch : (n,) array of str
+        With ``batch_aware``, genes are ranked within batches and the ranks combined.
+
+    Returns
+    -------
+    (g, 4) DataFrame
+        ``mean, dispersion, dispersion_norm, highly_variable``.
+    """
+    import anndata
+    import scanpy as sc
+
+    by_rank = features.flavor == "seurat_v3"
+    data = anndata.AnnData(counts_ng if by_rank else log_ng)
+    data.obs["batch"] = pd.Categorical(batch)
+    sc.pp.highly_variable_genes(
+        data,
+        n_top_genes=min(features.n_top, data.n_vars),
+        flavor=features.flavor,
+        batch_key="batch" if features.batch_aware and len(set(batch)) > 1 else None,
+    )
+    spread = ("variances", "variances_norm") if by_rank else ("dispersions", "dispersions_norm")
+    return pd.DataFrame(
+        {
+            "mean": data.var["means"].to_numpy(dtype=float),
+            "dispersion": data.var[spread[0]].to_numpy(dtype=float),
+            "dispersion_norm": data.var[spread[1]].to_numpy(dtype=float),
+            "highly_variable": data.var["highly_variable"].to_numpy(dtype=bool),
+        }
+    )
+
+
+def fit_pca(log_ng: sp.csr_matrix, fitted: np.ndarray, n_pcs: int) -> tuple[np.ndarray, np.ndarray]:
+    """PCA of scaled log values, fitted on some cells and applied to all.
+
+    Values are centred and divided by the fitted cells' standard deviation (n - 1), then
+    clipped to +-10, as scanpy's ``pp.scale`` does.
+
+    Parameters
+    ----------
+    log_ng : (n, g) csr matrix
+    fitted : (n,) array of bool
+
+    Returns
+    -------
+    pca_np : (n, n_pcs) array of float32
+    variance_ratio : (n_pcs,) array
+    """
+    from sklearn.decomposition import PCA
+
+    x_fg = log_ng[fitted].toarray().astype(np.float64)
+    mean_g = x_fg.mean(0)
+    std_g = x_fg.std(0, ddof=1)
+    std_g[std_g == 0] = 1
+    scaled = np.clip((x_fg - mean_g) / std_g, -MAX_SCALED, MAX_SCALED)
+    solver = "covariance_eigh" if scaled.shape[0] > scaled.shape[1] else "full"
+    model = PCA(n_pcs, svd_solver=solver).fit(scaled)
+    x_ng = log_ng.toarray().astype(np.float64)
+    every = np.clip((x_ng - mean_g) / std_g, -MAX_SCALED, MAX_SCALED)
+    return model.transform(every).astype(np.float32), model.explained_variance_ratio_
+
+
+def make_input(
+    prepared: MuData, fit_visible: np.ndarray, features: Features, where: str
+) -> SplitInput:
+    """Make the input that every method of a split is given; labels are not read.
+
+    Parameters
+    ----------
+    prepared
+        The prepared dataset, n cells.
+    fit_visible : (n,) array of bool
+
+    Raises
+    ------
+    DataError
+        Fewer fitted cells or genes than dimensions; cells without the main modality.
+    """
+    import anndata
+
+    main = main_modality(list(prepared.mod))
+    part = prepared.mod[main]
+    if part.n_obs != prepared.n_obs:
+        raise DataError(
+            f"{where}: {prepared.n_obs - part.n_obs} cells lack {main}, which single-modality "
+            "methods need; leave them out with 'exclude:'"
+        )
+    counts = sp.csr_matrix(part.X)
+    found = np.asarray((counts[fit_visible] > 0).sum(0)).ravel()
+    enough = found >= features.min_cells
+    check_size(int(fit_visible.sum()), int(enough.sum()), features.n_pcs, where)
+    counts = counts[:, enough]
+    log_ng = log_normalise(counts)
+    batch = prepared.obs["batch"].astype(str).to_numpy()
+    genes = choose_genes(counts[fit_visible], log_ng[fit_visible], batch[fit_visible], features)
+    chosen = genes["highly_variable"].to_numpy()
+    check_size(int(fit_visible.sum()), int(chosen.sum()), features.n_pcs, where)
+    pca_np, ratio = fit_pca(log_ng[:, chosen], fit_visible, features.n_pcs)
+
+    obs = prepared.obs[[c for c in ("batch", "donor", "platform") if c in prepared.obs]].copy()
+    obs["fit_visible"] = fit_visible
+    names = part.var_names[enough]
+    data = anndata.AnnData(
+        counts[:, chosen], obs=obs, var=pd.DataFrame(index=names[chosen]), obsm={"X_pca": pca_np}
+    )
+    genes.insert(0, "gene", names.astype(str))
+    genes.insert(1, "n_cells", found[enough])
+    facts = {
+        "pca_variance_ratio": [float(r) for r in ratio],
+        "n_genes": int(chosen.sum()),
+        "n_genes_considered": int(enough.sum()),
+        "n_fitted": int(fit_visible.sum()),
+        "flavor": features.flavor,
+        "modality": main,
+    }
+    return SplitInput(data, genes, facts)

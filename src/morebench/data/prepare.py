@@ -1,0 +1,153 @@
+"""Prepare a dataset once: QC, opaque ids, the whitelist, and the truth set apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from morebench.data import qc
+from morebench.data.mapping import LEVELS, check_held_out, check_size
+from morebench.data.sources import Raw, load
+from morebench.data.spec import DatasetConfig
+from morebench.errors import DataError
+from morebench.io.prepared import TRUTH_COLUMNS, opaque_ids
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+
+ORDER_SEED = 20240
+
+
+@dataclass
+class Prepared:
+    """What ``prepare`` writes.
+
+    Attributes
+    ----------
+    data
+        Raw counts by modality; obs by whitelist; opaque ids.
+    truth : (n, 7) DataFrame
+        ``io.prepared.TRUTH_COLUMNS``.
+    cells : (n before QC, ...) DataFrame
+        QC metrics, batch and ``kept``, for the QC figure.
+    genes : (20, 6) DataFrame
+        The most expressed genes (``qc.top_genes``).
+    facts
+        Sizes, QC thresholds and what they removed.
+    """
+
+    data: MuData
+    truth: pd.DataFrame
+    cells: pd.DataFrame
+    genes: pd.DataFrame
+    facts: dict[str, Any]
+
+
+def main_modality(names: list[str]) -> str:
+    """Return the modality that single-modality methods use: RNA where there is any."""
+    return "rna" if "rna" in names else names[0]
+
+
+def _subset(raw: Raw, keep: np.ndarray) -> Raw:
+    obs = raw.obs.loc[keep]
+    parts = {}
+    for name, part in raw.modalities.items():
+        rows = part.cells.isin(obs.index)
+        parts[name] = type(part)(part.counts_mg[rows], part.cells[rows], part.var)
+    return Raw(obs, parts)
+
+
+def prepare(name: str, dataset: DatasetConfig) -> Prepared:
+    """Load, check and filter a dataset, and part it from its truth.
+
+    Raises
+    ------
+    DataError
+        If the source breaks a promise of the configuration, or QC leaves too little.
+    """
+    where = f"datasets.{name}"
+    raw = load(name, dataset)
+    main = main_modality(list(raw.modalities))
+    part = raw.modalities[main]
+    metrics = qc.qc_metrics(part.counts_mg, part.var.index, dataset.qc)
+    metrics.index = part.cells
+    metrics = metrics.reindex(raw.obs.index)
+    keep, thresholds = qc.cut_offs(metrics, dataset.qc)
+    cells = metrics.assign(batch=raw.obs["batch"], kept=keep).reset_index(drop=True)
+    if not keep.any():
+        raise DataError(f"{where}.qc: no cell passes; cut-offs: {thresholds}")
+    n_before = len(raw.obs)
+    raw = _subset(raw, keep)
+    check_held_out(raw.obs, dataset, f"{where} after QC")
+
+    kept_genes = {}
+    for key, modality in raw.modalities.items():
+        found = np.asarray((modality.counts_mg > 0).sum(0)).ravel() >= dataset.qc.min_cells
+        modality.counts_mg = modality.counts_mg[:, found]
+        modality.var = modality.var.loc[found]
+        kept_genes[key] = [int(found.sum()), int(len(found))]
+    part = raw.modalities[main]
+    check_size(len(raw.obs), part.counts_mg.shape[1], dataset.features.n_pcs, where)
+
+    # Many files are sorted by type: the order of cells is shuffled, since it would tell.
+    # MuData orders cells by the first modality that has them; the ids follow that order.
+    shuffled = raw.obs.index[np.random.default_rng(ORDER_SEED).permutation(len(raw.obs))]
+    first = shuffled.isin(part.cells)
+    order = shuffled[first].append(shuffled[~first])
+    obs = raw.obs.loc[order]
+    ids = pd.Series(opaque_ids(len(order)), index=order)
+    data = _mudata(raw, obs, ids, metrics.loc[order], main)
+    truth = pd.DataFrame({"cell_id": ids.to_numpy(), "original_id": order.astype(str)})
+    for level in LEVELS:
+        truth[level] = obs[level].to_numpy(dtype=object)
+    truth["is_doublet"] = obs["is_doublet"].to_numpy(dtype=float)
+    truth["label_source"] = dataset.labels.source if dataset.labels else None
+    facts = {
+        "cells": len(order),
+        "cells_before_qc": n_before,
+        "features": {k: v[0] for k, v in kept_genes.items()},
+        "features_before_qc": {k: v[1] for k, v in kept_genes.items()},
+        "main_modality": main,
+        "batches": int(obs["batch"].nunique()),
+        "types": int(obs["cell_type"].nunique()),
+        "unlabelled": int(obs["cell_type"].isna().sum()),
+        "doublets_by_truth": int((obs["is_doublet"] == 1).sum()),
+        "label_source": dataset.labels.source if dataset.labels else "",
+        "thresholds": thresholds,
+    }
+    genes = qc.top_genes(part.counts_mg, part.var.index)
+    return Prepared(data, truth[list(TRUTH_COLUMNS)], cells, genes, facts)
+
+
+def _mudata(
+    raw: Raw, obs: pd.DataFrame, ids: pd.Series, metrics: pd.DataFrame, main: str
+) -> MuData:
+    import anndata
+    import mudata
+
+    parts = {}
+    for key in [main, *(k for k in raw.modalities if k != main)]:
+        part = raw.modalities[key]
+        cells = obs.index[obs.index.isin(part.cells)]
+        parts[key] = anndata.AnnData(
+            part.counts_mg[part.cells.get_indexer(cells)],
+            obs=pd.DataFrame(index=pd.Index(ids.loc[cells].to_numpy())),
+            var=part.var,
+        )
+    with mudata.set_options(pull_on_update=False):
+        data = mudata.MuData(parts)
+    if list(data.obs_names) != list(ids):
+        raise DataError("cells changed their order when the modalities were joined")
+    for column in ("batch", "donor", "platform"):
+        if obs[column].notna().all():
+            data.obs[column] = pd.Categorical(obs[column])
+    for column in qc.METRICS:
+        if metrics[column].notna().any():
+            data.obs[column] = metrics[column].to_numpy()
+    for key, part in raw.modalities.items():
+        data.obs[f"has_{key}"] = obs.index.isin(part.cells)
+    return data

@@ -1,0 +1,130 @@
+"""Splits: the same for every method, made once, without looking at any method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from morebench.data.spec import Partial
+from morebench.errors import DataError
+from morebench.registry import split_kind
+
+KNOWN_HIDDEN = 0.2  # share of known cells that an open-set split hides, to be told from new ones
+
+
+def usable(truth: pd.DataFrame) -> np.ndarray:
+    """Return (n,) bool: cells with a label that are no doublets by truth."""
+    return (truth["cell_type"].notna() & (truth["is_doublet"] != 1)).to_numpy()
+
+
+def stratified_share(
+    batch: np.ndarray, cell_type: np.ndarray, fraction: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Choose a share of cells within each (batch, type).
+
+    Fractions of a cell are rounded at random, so that small strata are not always shown
+    or always hidden. A type of two cells or more keeps one on either side.
+
+    Parameters
+    ----------
+    batch, cell_type : (n,) arrays of str
+
+    Returns
+    -------
+    (n,) array of bool
+    """
+    chosen = np.zeros(len(batch), dtype=bool)
+    strata = pd.DataFrame({"b": batch, "t": cell_type}).groupby(["b", "t"], sort=True).indices
+    for key in sorted(strata):
+        members = rng.permutation(strata[key])
+        share = fraction * len(members)
+        count = int(share) + int(rng.random() < share - int(share))
+        chosen[members[:count]] = True
+    for name in np.unique(cell_type):
+        members = np.flatnonzero(cell_type == name)
+        if len(members) > 1 and chosen[members].all() | ~chosen[members].any():
+            one = rng.choice(members)
+            chosen[one] = ~chosen[one]
+    return chosen
+
+
+def make_split(
+    split: str,
+    held_out: str | None,
+    truth: pd.DataFrame,
+    batch: np.ndarray,
+    partial: Partial | None,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Make one split of a dataset (DESIGN, section 5).
+
+    Parameters
+    ----------
+    split
+        Split id; its kind is what stands before the first dash.
+    held_out
+        Name of the held-out batch or type.
+    truth : (n, ...) DataFrame
+        ``io.prepared.TRUTH_COLUMNS``.
+    batch : (n,) array of str
+    partial
+        Share and seed of the labels that ``partial`` shows; its seed also chooses the
+        known cells that a ``newtype`` split hides (20 %, else there would be nothing to
+        tell the new type from).
+
+    Returns
+    -------
+    table : (n, 4) DataFrame
+        ``cell_id``, ``fit_visible``, ``label``, ``scored``.
+    facts
+        Kind, held-out item, and counts of fitted, shown and scored cells.
+    """
+    kind = split_kind(split)
+    good = usable(truth)
+    types = truth["cell_type"].to_numpy(dtype=object)
+    n = len(truth)
+    fit = np.ones(n, dtype=bool)
+    if kind == "all":
+        shown, scored = np.zeros(n, dtype=bool), good
+    elif kind in ("partial", "newtype"):
+        share = partial or Partial()
+        rng = np.random.default_rng(share.seed)
+        known = good if kind == "partial" else good & (types != held_out)
+        fraction = share.fraction if kind == "partial" else 1 - KNOWN_HIDDEN
+        shown = np.zeros(n, dtype=bool)
+        shown[known] = stratified_share(batch[known], types[known].astype(str), fraction, rng)
+        scored = good & ~shown
+        if kind == "newtype":
+            fit = types != held_out
+    elif kind in ("lobo", "unseen"):
+        held = batch == held_out
+        shown, scored = good & ~held, good & held
+        if kind == "unseen":
+            fit = ~held
+    else:
+        raise DataError(f"split {split!r}: unknown kind {kind!r}")
+    if not scored.any():
+        raise DataError(f"split {split!r}: no cell with a usable label would be scored")
+    if kind != "all" and not shown.any():
+        raise DataError(f"split {split!r}: no label would be shown")
+    label = np.where(shown, types, None)
+    table = pd.DataFrame(
+        {
+            "cell_id": truth["cell_id"].to_numpy(),
+            "fit_visible": fit,
+            "label": label,
+            "scored": scored,
+        }
+    )
+    facts = {
+        "split": split,
+        "kind": kind,
+        "held_out": held_out,
+        "seed": (partial or Partial()).seed if kind in ("partial", "newtype") else None,
+        "n_fitted": int(fit.sum()),
+        "n_shown": int(shown.sum()),
+        "n_scored": int(scored.sum()),
+        "types_shown": sorted(set(types[shown])),
+    }
+    return table, facts

@@ -1,0 +1,234 @@
+"""The interpreters of the environment groups: the main one, or a virtual environment.
+
+A group whose pins conflict with the main environment gets a virtual environment of its
+own under ``.venvs/``, made by pip on first use from the group's environment file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import yaml
+from filelock import FileLock, Timeout
+
+from morebench.errors import ConfigError, MorebenchError, listed
+from morebench.registry import ENVIRONMENTS, EnvironmentSpec
+
+FOLDER = ".venvs"
+READY = "ready.json"
+NOT_INSTALLED = "not installed"
+_LOG_LINES = 25
+_VERSIONS = """
+import json, sys
+from importlib.metadata import PackageNotFoundError, version
+found = {}
+for name in sys.argv[1:]:
+    try:
+        found[name] = version(name)
+    except PackageNotFoundError:
+        found[name] = None
+print(json.dumps(found))
+"""
+
+
+class EnvironmentBuildError(MorebenchError):
+    """A virtual environment could not be made."""
+
+
+def interpreter(
+    name: str,
+    *,
+    root: Path,
+    files: Path | None = None,
+    on_progress: Callable[[str], None] | None = None,
+) -> Path:
+    """Return the Python interpreter of an environment group; make it if need be.
+
+    Processes that ask for the same environment at the same time wait for the first one.
+    An environment counts as made once its ``ready.json`` is there, which is written last;
+    what an interrupted process left is removed and made again.
+
+    Parameters
+    ----------
+    name
+        Environment group of the registry.
+    root
+        Folder that holds ``.venvs/``.
+    files
+        Folder that the groups' environment files are relative to; ``root`` by default.
+    on_progress
+        Called with a line where a user has to wait.
+
+    Returns
+    -------
+    Path
+        The interpreter: the running one for a group that is not isolated.
+
+    Raises
+    ------
+    ConfigError
+        The group is not registered, or its environment file has no valid pins.
+    EnvironmentBuildError
+        venv or pip failed; the message holds the end of the log, and nothing is left but it.
+    """
+    if name not in ENVIRONMENTS:
+        raise ConfigError(f"environment: found {name!r}; valid is {listed(ENVIRONMENTS)}")
+    spec = ENVIRONMENTS[name]
+    if not spec.isolated:
+        return Path(sys.executable)
+    wanted = pins((files or root) / spec.file)
+    home = root.resolve() / FOLDER / f"{name}-{_key(wanted)}"
+    if _is_ready(home):
+        return _python(home)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    say = on_progress or (lambda line: None)
+    with _locked(home, say):
+        if not _is_ready(home):
+            say(f"making environment {name} in {home} ({len(wanted)} packages, once)")
+            _build(spec, wanted, home)
+            say(f"environment {name} is ready")
+    return _python(home)
+
+
+def pins(file: Path) -> tuple[str, ...]:
+    """Return the ``name==version`` lines of an environment file's ``pip:`` section, sorted.
+
+    Parameters
+    ----------
+    file
+        A conda environment file.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing, has no ``pip:`` section, or a line is not ``name==version``.
+    """
+    if not file.is_file():
+        raise ConfigError(f"{file}: no such environment file")
+    content = yaml.safe_load(file.read_text())
+    dependencies = content.get("dependencies") if isinstance(content, dict) else None
+    sections = [d["pip"] for d in dependencies or [] if isinstance(d, dict) and "pip" in d]
+    if len(sections) != 1 or not sections[0]:
+        raise ConfigError(f"{file}: dependencies: needs exactly one pip: list that is not empty")
+    lines = [str(line) for line in sections[0]]
+    wrong = [line for line in lines if len(line.split("==")) != 2 or not all(line.split("=="))]
+    if wrong:
+        raise ConfigError(f"{file}: pip: found {listed(wrong)}; valid is name==version")
+    return tuple(sorted(lines, key=str.lower))
+
+
+def versions(python: Path, packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of packages as an interpreter sees them.
+
+    Parameters
+    ----------
+    python
+        An interpreter.
+    packages
+        Names of distributions.
+
+    Returns
+    -------
+    dict
+        Name -> version, ``NOT_INSTALLED`` where there is none.
+
+    Raises
+    ------
+    MorebenchError
+        The interpreter does not run.
+    """
+    names = list(packages)
+    # -P: a folder in the working directory must not pass for an installed package
+    command = [str(python), "-P", "-c", _VERSIONS, *names]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        detail = getattr(error, "stderr", None) or str(error)
+        raise MorebenchError(f"{python}: does not run: {detail.strip()}") from error
+    found = json.loads(done.stdout)
+    return {name: found[name] or NOT_INSTALLED for name in names}
+
+
+def _key(wanted: tuple[str, ...]) -> str:
+    parts = (*wanted, platform.python_version(), sysconfig.get_platform())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _python(home: Path) -> Path:
+    if os.name == "nt":
+        return home / "Scripts" / "python.exe"
+    return home / "bin" / "python"
+
+
+def _is_ready(home: Path) -> bool:
+    # the interpreter is a link, which dangles once the Python it was made with is gone
+    return (home / READY).is_file() and _python(home).exists()
+
+
+class _locked:
+    """Hold the lock of an environment; say so where another process has it."""
+
+    def __init__(self, home: Path, say: Callable[[str], None]) -> None:
+        self._lock = FileLock(home.with_name(home.name + ".lock"))
+        self._home, self._say = home, say
+
+    def __enter__(self) -> None:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            self._say(f"waiting for another process that is making {self._home}")
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def _build(spec: EnvironmentSpec, wanted: tuple[str, ...], home: Path) -> None:
+    """Make a virtual environment in place: its scripts hold its path, so none is moved."""
+    log = home.with_name(home.name + ".log")
+    shutil.rmtree(home, ignore_errors=True)
+    python = _python(home)
+    try:
+        with log.open("w") as out:
+            _call(spec, [sys.executable, "-m", "venv", str(home)], out, log)
+            pip = [str(python), "-m", "pip", "install", "--no-input"]
+            _call(spec, [*pip, "--disable-pip-version-check", *wanted], out, log)
+        found = versions(python, [pin.split("==")[0] for pin in wanted])
+        wrong = [
+            f"{pin} (found {found[pin.split('==')[0]]})"
+            for pin in wanted
+            if found[pin.split("==")[0]].split("+")[0] != pin.split("==")[1]
+        ]
+        if wrong:
+            raise EnvironmentBuildError(
+                f"environment {spec.name}: pip did not install {listed(wrong)}; log: {log}"
+            )
+        part = home / (READY + ".part")
+        part.write_text(json.dumps({"environment": spec.name, "packages": found}, indent=1))
+        os.replace(part, home / READY)
+    except BaseException:
+        shutil.rmtree(home, ignore_errors=True)
+        raise
+
+
+def _call(spec: EnvironmentSpec, command: list[str], out: object, log: Path) -> None:
+    # PYTHONPATH would show pip the packages of the main environment as installed
+    hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    env = {key: value for key, value in os.environ.items() if key not in hidden}
+    done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=env)  # type: ignore[call-overload]
+    if done.returncode:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+        step = "pip install" if "pip" in command else "python -m venv"
+        raise EnvironmentBuildError(
+            f"environment {spec.name} ({spec.file}): {step} failed with exit status "
+            f"{done.returncode}; the end of {log}:\n{tail}"
+        )

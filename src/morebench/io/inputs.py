@@ -1,0 +1,71 @@
+"""The input of a split: what every method sees, fitted without labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from morebench.errors import ContractError
+from morebench.io.atomic import atomic_path, read_parquet, write_parquet
+from morebench.io.counts import as_counts
+from morebench.io.prepared import check_ids
+from morebench.methods.contract import MethodInput
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+OBS_COLUMNS = ("batch", "donor", "platform", "fit_visible")
+
+
+def check_input(data: AnnData, where: str) -> None:
+    """Raise ContractError unless the file holds counts, ids, batch, and PCA, and no more."""
+    check_ids(data.obs_names, where)
+    if set(data.obs.columns) - set(OBS_COLUMNS) or not {"batch", "fit_visible"} <= set(data.obs):
+        raise ContractError(f"{where}: obs has {list(data.obs.columns)}; allowed: {OBS_COLUMNS}")
+    if set(data.obsm) != {"X_pca"} or len(data.layers) or len(data.obsp) or dict(data.uns):
+        raise ContractError(f"{where}: holds more than counts and obsm['X_pca']")
+    if not np.isfinite(data.obsm["X_pca"]).all():
+        raise ContractError(f"{where}: obsm['X_pca'] has values that are not finite")
+
+
+def write_input(path: str | Path, data: AnnData) -> None:
+    """Check and write the input of a split (h5ad)."""
+    check_input(data, str(path))
+    as_counts(data.X, str(path))
+    with atomic_path(path) as temporary:
+        data.write_h5ad(temporary)
+
+
+def read_input(path: str | Path) -> MethodInput:
+    """Read the input of a split as a method is given it, without labels."""
+    import anndata
+
+    data = anndata.read_h5ad(path)
+    check_input(data, str(path))
+    return MethodInput(
+        cell_ids=data.obs_names.to_numpy(dtype=object),
+        genes=data.var_names.to_numpy(dtype=object),
+        counts_ng=as_counts(data.X, str(path)),
+        pca_np=np.asarray(data.obsm["X_pca"], dtype=np.float32),
+        obs=data.obs.drop(columns="fit_visible"),
+        fit_visible=data.obs["fit_visible"].to_numpy(dtype=bool),
+    )
+
+
+def write_labels(path: str | Path, cell_ids: np.ndarray, labels: np.ndarray) -> None:
+    """Write the labels that a split shows: only the cells that have one stand in the file."""
+    shown = np.array([v is not None and v == v for v in labels])
+    frame = pd.DataFrame({"cell_id": cell_ids[shown], "label": labels[shown]})
+    write_parquet(path, frame)
+
+
+def read_labels(path: str | Path, cell_ids: np.ndarray) -> np.ndarray:
+    """Return (n,) array of object: the shown labels in the order of ``cell_ids``, else None."""
+    frame = read_parquet(path, ("cell_id", "label")).set_index("cell_id")["label"]
+    unknown = frame.index.difference(pd.Index(cell_ids))
+    if len(unknown):
+        raise ContractError(f"{path}: shows a label of {unknown[0]!r}, which the input lacks")
+    return np.array([frame.get(c) for c in cell_ids], dtype=object)

@@ -1,0 +1,128 @@
+"""The prepared dataset and its truth: two files that never meet in a method's process."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from morebench.errors import ContractError
+from morebench.io.atomic import atomic_path, read_parquet, write_parquet
+from morebench.io.counts import as_counts
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+OBS_COLUMNS = ("batch", "donor", "platform", "n_genes", "total_counts", "pct_mt", "pct_ribo")
+VAR_COLUMNS = ("gene_id", "nearest_gene")
+TRUTH_COLUMNS = (
+    "cell_id",
+    "original_id",
+    "cell_type",
+    "cell_type_coarse",
+    "cell_type_fine",
+    "is_doublet",
+    "label_source",
+)
+_ID = re.compile(r"c\d{6,}")
+
+
+def opaque_ids(n: int) -> np.ndarray:
+    """Return n cell ids that say nothing: real ids sometimes spell the label."""
+    return np.array([f"c{i:06d}" for i in range(1, n + 1)], dtype=object)
+
+
+def check_ids(ids: pd.Index | np.ndarray, where: str) -> None:
+    """Raise ContractError unless the ids are opaque and unique."""
+    odd = [i for i in ids if not _ID.fullmatch(str(i))]
+    if odd:
+        raise ContractError(f"{where}: cell id {odd[0]!r} is not opaque (expected c000001, ...)")
+    if len(set(ids)) != len(ids):
+        raise ContractError(f"{where}: cell ids are not unique")
+
+
+def spells(column: pd.Series, label: pd.Series) -> bool:
+    """Tell whether a column tells every cell's label, so that showing it shows the truth.
+
+    True when each value of the column goes with one label only and each label with one
+    value only (a renaming of the labels), or when its values are the labels themselves.
+    """
+    known = label.notna().to_numpy()
+    if label[known].nunique() < 2:
+        return False
+    values, labels = column[known].astype(str), label[known].astype(str)
+    if (values == labels).mean() > 0.5:
+        return True
+    table = pd.crosstab(values, labels).to_numpy() > 0
+    return bool((table.sum(0) == 1).all() and (table.sum(1) == 1).all())
+
+
+def check_prepared(data: MuData, truth: pd.DataFrame | None, where: str) -> None:
+    """Check the contract of a prepared dataset; with the truth at hand, that none leaks.
+
+    Raises
+    ------
+    ContractError
+        If anything stands in the file beyond the whitelist, or a column spells the labels.
+    """
+    check_ids(data.obs_names, where)
+    allowed = {*OBS_COLUMNS, *(f"has_{m}" for m in data.mod)}
+    extra = sorted(set(data.obs.columns) - allowed)
+    if extra or "batch" not in data.obs:
+        raise ContractError(
+            f"{where}: obs has the columns {list(data.obs.columns)}; allowed: {sorted(allowed)}, "
+            "batch required"
+        )
+    if dict(data.uns) or set(data.obsm) - set(data.mod) or len(data.obsp):
+        raise ContractError(f"{where}: uns, obsm or obsp is not empty")
+    for name, part in data.mod.items():
+        at = f"{where}[{name}]"
+        if len(part.obs.columns) or len(part.layers) or len(part.obsm) or len(part.obsp):
+            raise ContractError(f"{at}: obs, layers, obsm or obsp is not empty")
+        if len(part.varm) or dict(part.uns) or part.raw is not None:
+            raise ContractError(f"{at}: varm, uns or raw is not empty")
+        if set(part.var.columns) - set(VAR_COLUMNS):
+            raise ContractError(f"{at}: var has {list(part.var.columns)}; allowed: {VAR_COLUMNS}")
+        as_counts(part.X, at)
+    if truth is not None:
+        for column in data.obs.columns:
+            if data.obs[column].dtype.kind in "fiub":
+                continue
+            for level in ("cell_type", "cell_type_coarse", "cell_type_fine"):
+                if spells(data.obs[column], truth[level].set_axis(data.obs_names)):
+                    raise ContractError(
+                        f"{where}: obs column {column!r} spells the truth ({level}); a method "
+                        "would read the labels from it. Map another column, or none."
+                    )
+
+
+def write_prepared(path: str | Path, data: MuData, truth: pd.DataFrame) -> None:
+    """Check and write a prepared dataset (h5mu)."""
+    check_prepared(data, truth, str(path))
+    with atomic_path(path) as temporary:
+        data.write(temporary)
+
+
+def read_prepared(path: str | Path) -> MuData:
+    """Read a prepared dataset and check its contract."""
+    import mudata
+
+    data = mudata.read_h5mu(path)
+    check_prepared(data, None, str(path))
+    return data
+
+
+def write_truth(path: str | Path, truth: pd.DataFrame) -> None:
+    """Write the truth table after checking its columns and ids."""
+    if tuple(truth.columns) != TRUTH_COLUMNS:
+        raise ContractError(f"{path}: columns {list(truth.columns)}, expected {TRUTH_COLUMNS}")
+    check_ids(truth["cell_id"].to_numpy(), str(path))
+    write_parquet(path, truth)
+
+
+def read_truth(path: str | Path) -> pd.DataFrame:
+    """Read the truth table, one row a cell in the dataset's order."""
+    return read_parquet(path, TRUTH_COLUMNS)

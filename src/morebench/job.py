@@ -1,0 +1,36 @@
+"""What every workflow script shares: its command line, its log, its errors."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from morebench.errors import MorebenchError
+
+# Known and harmless here; everything else is shown.
+QUIET = (
+    ("mudata", FutureWarning),
+    ("anndata", FutureWarning),
+)
+
+
+def run(main: Callable[..., Any]) -> None:
+    """Run a script's ``main`` with its arguments from the command line.
+
+    An error that a user can act on ends the job with one line; any other keeps its
+    traceback. Both go to standard error, which the rule sends to the job's log.
+    """
+    import typer
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    for module, category in QUIET:
+        warnings.filterwarnings("ignore", category=category, module=module)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    try:
+        app(standalone_mode=True)
+    except MorebenchError as error:
+        sys.exit(f"error: {error}")

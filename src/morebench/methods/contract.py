@@ -1,0 +1,85 @@
+"""What a method is given and what it returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+
+@dataclass
+class MethodInput:
+    """All that a method may see of a dataset under one split.
+
+    Attributes
+    ----------
+    cell_ids : (n,) array of str
+        Opaque ids, in the order every output must keep.
+    genes : (g,) array of str
+        The split's highly variable genes.
+    counts_ng : (n, g) csr matrix of float32
+        Raw integer counts of those genes.
+    pca_np : (n, p) array of float32
+        PCA of scaled log counts, fitted on fit-visible cells.
+    obs : (n, ...) DataFrame
+        ``batch`` and, where the dataset has them, ``donor`` and ``platform``.
+    fit_visible : (n,) array of bool
+        Cells that fitting may use; the others are embedded only.
+    labels : (n,) array of object, or None
+        Labels that the split shows, None where it hides them. The whole array is
+        None for methods outside the semi-supervised track.
+    all_genes_file : Path or None
+        Counts of all genes, for methods that declare ``all_genes``.
+    """
+
+    cell_ids: np.ndarray
+    genes: np.ndarray
+    counts_ng: sp.csr_matrix
+    pca_np: np.ndarray
+    obs: pd.DataFrame
+    fit_visible: np.ndarray
+    labels: np.ndarray | None = None
+    all_genes_file: Path | None = None
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells, n."""
+        return len(self.cell_ids)
+
+    @property
+    def batch(self) -> np.ndarray:
+        """(n,) array of str: the batch of each cell."""
+        return self.obs["batch"].astype(str).to_numpy()
+
+
+@dataclass
+class MethodOutput:
+    """What a method returns; the fields that its spec declares are set, no others.
+
+    Attributes
+    ----------
+    embedding : (n, d) array
+    graph : (n, n) csr matrix
+        Symmetric, non-negative connectivities.
+    labels : (n,) array of str
+    probabilities : (n, k) DataFrame
+        One column a class, rows sum to 1.
+    doublet_score : (n,) array
+    expression : (n, g) array
+    notes
+        Facts a reader of the result should know (such as a fallback that was taken).
+    """
+
+    embedding: np.ndarray | None = None
+    graph: sp.csr_matrix | None = None
+    labels: np.ndarray | None = None
+    probabilities: pd.DataFrame | None = None
+    doublet_score: np.ndarray | None = None
+    expression: np.ndarray | None = None
+    parameters_trained: int = 0
+    parameters_frozen: int = 0
+    notes: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,252 @@
+"""The table of scores as a figure: methods by metrics, a block a track, controls apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from morebench.plots.ranking import ordered_metrics, rank_methods
+from morebench.plots.style import (
+    FAINT,
+    INK,
+    RULE,
+    house_style,
+    score_colour,
+    shortened,
+    text_colour_on,
+    text_width,
+)
+from morebench.plots.words import ASPECT_TITLES, NO_ROW, TRACK_TITLES, number, spread, state_word
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Inches.
+_ROW = 0.34
+_CELL = 0.47
+_BAR = 0.86
+_GAP = 0.16
+_MARGIN = 0.15
+_HEAD_SIZE = 6.5
+_NAME_SIZE = 7.0
+
+
+@dataclass(frozen=True)
+class _Column:
+    metric: str
+    aspect: str
+    left: float
+    width: float
+
+
+def draw_score_table(
+    summary: pd.DataFrame, metrics: Mapping[str, str], title: str, *, rank_by: str = "total"
+) -> Figure:
+    """Draw one task's scores on one dataset and split.
+
+    Every cell prints its mean over seeds and, with two seeds or more, the standard
+    deviation. Shade and bar show the mean on one scale from 0 to 1, not rescaled. What is
+    missing shows its status. A mean that rests on fewer runs than asked for shows its status
+    below the number and is not ranked.
+
+    Parameters
+    ----------
+    summary : DataFrame
+        ``method, title, track, metric, aspect, mean, sd, n_seeds, status``.
+    metrics
+        Metric to its title, in the order of the columns.
+    title
+        Title of the figure.
+    rank_by
+        Metric by which methods are ranked inside their track.
+
+    Raises
+    ------
+    ContractError
+        If the summary breaks its contract (see ``ranking.check_summary``) or holds a metric
+        without a title.
+    """
+    ranked = rank_methods(summary, rank_by)
+    groups = ordered_metrics(summary, metrics)
+    from matplotlib.figure import Figure
+
+    with house_style():
+        names = (
+            _MARGIN + 0.22 + max((text_width(t, _NAME_SIZE) for t in ranked["title"]), default=0.5)
+        )
+        columns = _columns(groups, names + 0.5)
+        end = columns[-1].left + columns[-1].width if columns else names + 1
+        overhang = max(
+            (
+                c.left + 0.5 * c.width + 0.75 * text_width(metrics[c.metric], _HEAD_SIZE)
+                for c in columns
+            ),
+            default=end,
+        )
+        head = 0.55 + 0.72 * max(
+            (text_width(metrics[c.metric], _HEAD_SIZE) for c in columns), default=0
+        )
+        tracks = list(dict.fromkeys(ranked["track"]))
+        height = head + _ROW * len(ranked) + 0.42 * len(tracks) + 0.55
+        width = max(end, overhang, 4.6) + _MARGIN
+        fig = Figure(figsize=(width, height))
+        ax = fig.add_axes((0, 0, 1, 1))
+        # One unit is one inch, y downwards: positions below are sizes on paper.
+        ax.set(xlim=(0, width), ylim=(height, 0))
+        ax.axis("off")
+        ax.text(_MARGIN, 0.2, title, fontsize=9, fontweight="bold", va="center")
+        _head(ax, columns, metrics, head, names)
+        cells = {(r["method"], r["metric"]): r for r in summary.to_dict("records")}
+        seeds = summary.groupby("method")["n_seeds"].max()
+        y = head
+        for track in tracks:
+            y += 0.3
+            ax.text(
+                _MARGIN, y - 0.05, TRACK_TITLES.get(track, track), fontsize=7, va="bottom",
+                fontweight="bold", color=INK,
+            )  # fmt: skip
+            ax.hlines(y - 0.01, _MARGIN, end, color=INK, linewidth=0.6)
+            for row in ranked[ranked["track"] == track].to_dict("records"):
+                row["seeds"] = seeds[row["method"]]
+                _row(ax, row, columns, cells, y + 0.06 + _ROW / 2, names)
+                y += _ROW
+            y += 0.12
+        _scale(ax, y + 0.22, groups, rank_by if ranked["rank"].notna().any() else "", metrics)
+    return fig
+
+
+def _columns(groups: list[tuple[str, list[str]]], left: float) -> list[_Column]:
+    columns = []
+    for aspect, chosen in groups:
+        width = _BAR if aspect == "total" else _CELL
+        for metric in chosen:
+            columns.append(_Column(metric, aspect, left, width))
+            left += width
+        left += _GAP
+    return columns
+
+
+def _head(
+    ax: Axes, columns: list[_Column], metrics: Mapping[str, str], y: float, names: float
+) -> None:
+    """Write metric titles, slanted, above a rule a group."""
+    ax.text(names + 0.25, y, "seeds", fontsize=5.5, color=FAINT, ha="center", va="bottom")
+    for aspect in dict.fromkeys(c.aspect for c in columns):
+        mine = [c for c in columns if c.aspect == aspect]
+        left, right = mine[0].left + 0.03, mine[-1].left + mine[-1].width - 0.03
+        colour = score_colour(0.9, aspect)
+        ax.hlines(y + 0.02, left, right, color=[colour], linewidth=1.6)
+        ax.text(
+            (left + right) / 2, y + 0.14, ASPECT_TITLES.get(aspect, aspect), color=colour,
+            ha="center", va="center", fontsize=6.5, fontweight="bold",
+        )  # fmt: skip
+    for column in columns:
+        ax.text(
+            column.left + 0.5 * column.width - 0.03, y - 0.05, metrics[column.metric],
+            rotation=45, rotation_mode="anchor", ha="left", va="bottom", fontsize=_HEAD_SIZE,
+        )  # fmt: skip
+
+
+def _row(
+    ax: Axes,
+    row: Mapping[Any, Any],
+    columns: list[_Column],
+    cells: Mapping[tuple[str, str], Mapping[Any, Any]],
+    y: float,
+    names: float,
+) -> None:
+    """Write one method: rank, title, seeds, scores."""
+    faint: dict[str, Any] = {"color": FAINT, "ha": "center", "va": "center"}
+    if math.isfinite(row["rank"]):
+        ax.text(_MARGIN + 0.08, y, f"{row['rank']:.0f}", fontsize=7, **faint)
+    ax.text(_MARGIN + 0.22, y, row["title"], fontsize=_NAME_SIZE, va="center")
+    ax.text(names + 0.25, y, f"{row['seeds']:.0f}", fontsize=6, **faint)
+    for column in columns:
+        cell = cells.get((row["method"], column.metric))
+        value = float(cell["mean"]) if cell else math.nan
+        state = str(cell["status"]) if cell else NO_ROW
+        below = spread(float(cell["sd"]), float(cell["n_seeds"])) if cell else ""
+        if not math.isfinite(value):
+            _missing(ax, column, y, state_word(state))
+        else:
+            below = below if state == "ok" else state_word(state)
+            (_bar if column.aspect == "total" else _tile)(ax, column, y, value, below)
+
+
+def _tile(ax: Axes, column: _Column, y: float, value: float, below: str) -> None:
+    from matplotlib.patches import FancyBboxPatch
+
+    fill = score_colour(value, column.aspect)
+    ax.add_patch(
+        FancyBboxPatch(
+            (column.left + 0.05, y - _ROW / 2 + 0.05), column.width - 0.1, _ROW - 0.1,
+            boxstyle="round,pad=0.025,rounding_size=0.05", facecolor=fill, edgecolor="none",
+        )
+    )  # fmt: skip
+    x, ink = column.left + column.width / 2, text_colour_on(fill)
+    ax.text(
+        x, y - (0.05 if below else 0), number(value), color=ink, fontsize=6.5, ha="center",
+        va="center",
+    )  # fmt: skip
+    if below:
+        ax.text(x, y + 0.075, below, color=ink, fontsize=5, ha="center", va="center")
+
+
+def _bar(ax: Axes, column: _Column, y: float, value: float, below: str) -> None:
+    from matplotlib.patches import Rectangle
+
+    left, full = column.left + 0.05, column.width - 0.1
+    fill = score_colour(0.85, column.aspect)
+    ax.add_patch(Rectangle((left, y + 0.05), full, 0.07, facecolor="#ECECEC", edgecolor="none"))
+    length = full * min(max(value, 0.0), 1.0)
+    ax.add_patch(Rectangle((left, y + 0.05), length, 0.07, facecolor=fill, edgecolor="none"))
+    ax.text(left, y - 0.05, number(value), fontsize=7, fontweight="bold", ha="left", va="center")
+    ax.text(left + full, y - 0.05, below, fontsize=5.5, color=FAINT, ha="right", va="center")
+
+
+def _missing(ax: Axes, column: _Column, y: float, word: str) -> None:
+    from matplotlib.patches import FancyBboxPatch
+
+    ax.add_patch(
+        FancyBboxPatch(
+            (column.left + 0.05, y - _ROW / 2 + 0.05), column.width - 0.1, _ROW - 0.1,
+            boxstyle="round,pad=0.025,rounding_size=0.05", facecolor="white", edgecolor=RULE,
+            linewidth=0.6, linestyle=(0, (2, 1.5)),
+        )
+    )  # fmt: skip
+    lines = word if column.width > 0.6 else word.replace(" ", "\n", 1)
+    ax.text(
+        column.left + column.width / 2, y, lines, color=FAINT, fontsize=5, style="italic",
+        ha="center", va="center", linespacing=0.95,
+    )  # fmt: skip
+
+
+def _scale(
+    ax: Axes, y: float, groups: list[tuple[str, list[str]]], ranked: str, metrics: Mapping[str, str]
+) -> None:
+    """Explain shade, spread and rank below the table."""
+    from matplotlib.patches import Rectangle
+
+    shaded = [aspect for aspect, _ in groups if aspect != "total"][:2]
+    x = _MARGIN
+    for i, aspect in enumerate(shaded):
+        for step in range(20):
+            ax.add_patch(
+                Rectangle(
+                    (x + 0.1 + 0.04 * step, y - 0.05 * len(shaded) + 0.1 * i), 0.041, 0.08,
+                    facecolor=score_colour((step + 0.5) / 20, aspect), edgecolor="none",
+                )
+            )  # fmt: skip
+    if shaded:
+        ax.text(x + 0.05, y, "0", fontsize=6, ha="center", va="center")
+        ax.text(x + 0.96, y, "1", fontsize=6, ha="center", va="center")
+        x += 1.1
+    note = "Mean ± s.d. over seeds; the scale is 0 to 1 for every metric, not rescaled."
+    if ranked:
+        note += f" Ranked by {shortened(metrics[ranked], 40)} inside a track."
+    ax.text(x, y, note, fontsize=6, color=FAINT, va="center")

@@ -1,0 +1,54 @@
+"""What the report shows of a run, read from its results folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from morebench.config import load_file
+from morebench.io.atomic import read_json
+from morebench.paths import Paths
+from morebench.plan import scored
+from morebench.registry import METRICS, TASKS
+from morebench.report.build import ReportContext
+
+TABLES = ("scores", "summary", "runtime", "failures", "manifest", "methods", "datasets")
+RANK_BY = {"integration": "total", "annotation": "macro_f1", "doublets": "auprc"}
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a written table; empty cells are missing values, words such as ``NA`` stay words."""
+    return pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""])
+
+
+def read_context(results: Path) -> ReportContext:
+    """Read tables, figures' paths and settings of a finished run."""
+    config_file = results / "config.yaml"
+    config, paths = load_file(config_file), Paths(results)
+    tables = {name: paths.table(f"{name}.tsv") for name in TABLES}
+    frames = {name: read_table(path) for name, path in tables.items()}
+    # A cell that ran but could not be scored is a failure too.
+    manifest = frames["manifest"]
+    manifest["state"] = manifest["state"].where(manifest["state"] != "ok", manifest["scoring"])
+    facts = read_json(paths.table("run.json"))
+    provenance = {k: str(facts[k]) for k in ("commit", "config_hash", "python")}
+    provenance |= {k: str(v) for k, v in facts["packages"].items()}
+    keys = scored(config)
+    umaps = {(d, s): paths.figure(f"{d}/umap-{s}.svg") for d, s, _ in keys}
+    return ReportContext(
+        **frames,
+        metric_titles={name: m.title for name, m in METRICS.items()},
+        task_titles={name: t.title for name, t in TASKS.items()},
+        thresholds={
+            name: pd.DataFrame(read_json(paths.prepared_part(name, "json"))["thresholds"])
+            for name in config.datasets
+        },
+        qc_figures={name: paths.figure(f"{name}/qc.svg") for name in config.datasets},
+        umap_figures={key: path for key, path in umaps.items() if path.exists()},
+        score_figures={(d, s, t): paths.figure(f"{d}/scores-{s}-{t}.svg") for d, s, t in keys},
+        tables=tables,
+        settings_yaml=config_file.read_text(),
+        provenance=provenance,
+        rank_by=RANK_BY,
+    )

@@ -1,0 +1,258 @@
+"""Run a method in a process of its own, so that a crash, a kill or a hang is a status."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import morebench
+from morebench.child import (
+    ALL_GENES_FILE,
+    INPUT_FILE,
+    LABELS_FILE,
+    RESULT_FILE,
+    TASK_FILE,
+)
+from morebench.io.atomic import atomic_directory, read_json, write_json
+from morebench.io.outputs import OUTPUT_FILE, Status, write_status
+
+POLL_S = 0.1
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+HIDDEN_VARIABLES = ("MOREBENCH_DATA",)
+
+
+class RetryWithMoreMemory(Exception):
+    """The method ran out of memory and the workflow has attempts left."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the process may use: threads, MiB of resident memory, seconds of wall time."""
+
+    threads: int
+    mem_mb: float
+    wall_s: float
+
+
+@dataclass
+class Watched:
+    """How a process ended: its exit code, what stopped it if we did, and what it took."""
+
+    code: int
+    stopped: str
+    wall_s: float
+    cpu_s: float
+    peak_rss_mb: float
+
+
+def child_environment(threads: int, directory: Path) -> dict[str, str]:
+    """Return the process environment of a method: its threads, its temporary folder."""
+    environment = {k: v for k, v in os.environ.items() if k not in HIDDEN_VARIABLES}
+    environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
+    environment |= {
+        "PYTHONPATH": str(Path(morebench.__file__).parents[1]),
+        "PYTHONHASHSEED": "0",
+        "PYTHONUNBUFFERED": "1",
+        "TMPDIR": str(directory),
+        "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR", str(directory)),
+        "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}",
+    }
+    return environment
+
+
+def _tree_rss_mb(process: psutil.Process) -> float:
+    total = 0
+    try:
+        for member in (process, *process.children(recursive=True)):
+            try:
+                total += member.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue  # a grandchild that ended between the two looks
+    except psutil.NoSuchProcess:
+        return 0.0
+    return total / 2**20
+
+
+@contextmanager
+def _terminate_on_signal() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that ``finally`` blocks stop the child."""
+
+    def stop(number: int, _frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def watch(command: list[str], environment: Mapping[str, str], limits: Limits, log: Path) -> Watched:
+    """Run a command under a watchdog on its resident memory and wall time.
+
+    The limit holds for the resident memory of the whole process tree (not for the address
+    space, which CUDA and XLA reserve by the terabyte). Output goes to ``log``.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    start = time.monotonic()
+    peak, stopped = 0.0, ""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as stream, _terminate_on_signal():
+        process = subprocess.Popen(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            tree = psutil.Process(process.pid)
+            while process.poll() is None:
+                peak = max(peak, _tree_rss_mb(tree))
+                if peak > limits.mem_mb:
+                    stopped = "memory"
+                elif time.monotonic() - start > limits.wall_s:
+                    stopped = "time"
+                if stopped:
+                    break
+                time.sleep(POLL_S)
+        finally:
+            # The session's whole group: a method's own workers must not outlive it.
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # it has ended and left nobody behind
+            code = process.wait()
+    wall = time.monotonic() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Watched(code, stopped, wall, cpu, peak)
+
+
+def hardware() -> str:
+    """Return the processor, cores, memory and GPUs of this machine in words."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+        name = models[0].split(":", 1)[1].strip() if models else name
+    memory = psutil.virtual_memory().total / 2**30
+    gpus = sorted(p.name for p in Path("/proc/driver/nvidia/gpus").glob("*"))
+    return f"{name}, {psutil.cpu_count()} cores, {memory:.0f} GiB" + (
+        f", {len(gpus)} NVIDIA GPU" if gpus else ""
+    )
+
+
+def verdict(watched: Watched, result: Mapping[str, Any] | None, limits: Limits) -> tuple[str, str]:
+    """Return state and reason of a run from how its process ended and what it wrote."""
+    if watched.stopped == "memory":
+        return "out_of_memory", (
+            f"resident memory reached {watched.peak_rss_mb:.0f} MiB, the limit is "
+            f"{limits.mem_mb:.0f} MiB"
+        )
+    if watched.stopped == "time":
+        return (
+            "timeout",
+            f"stopped after {watched.wall_s:.0f} s, the limit is {limits.wall_s:.0f} s",
+        )
+    if result is not None:
+        return str(result["state"]), str(result["reason"])
+    if watched.code < 0:
+        name = signal.Signals(-watched.code).name
+        # The kernel's out-of-memory killer sends SIGKILL; a small process was not its victim.
+        if name == "SIGKILL" and watched.peak_rss_mb > limits.mem_mb / 2:
+            return "out_of_memory", f"killed ({name}) at {watched.peak_rss_mb:.0f} MiB"
+        return "failed", f"ended by {name}"
+    return "failed", f"exited with code {watched.code} and wrote no result"
+
+
+def run(
+    settings: Mapping[str, Any],
+    status: Status,
+    *,
+    files: Mapping[str, Path],
+    labels: tuple[Any, Any] | None,
+    output: Path,
+    limits: Limits,
+    interpreter: Path = Path(sys.executable),
+    attempts: int = 1,
+) -> Status:
+    """Run one method and write ``output``: ``status.json`` always, the output when ok.
+
+    Parameters
+    ----------
+    settings
+        ``config.Method.settings()``.
+    status
+        Names the run (dataset, split, method, seed, attempt, log); is completed here.
+    files
+        Names inside the work directory and the files that are copied there.
+    labels
+        Cell ids and labels that the split shows, for the semi-supervised track.
+    attempts
+        Attempts in all: before the last one, running out of memory raises.
+
+    Raises
+    ------
+    RetryWithMoreMemory
+        Then nothing is written.
+    """
+    from morebench.io.inputs import write_labels
+
+    log = Path(status.log)
+    work = Path(tempfile.mkdtemp(prefix="morebench-"))
+    try:
+        for name, source in files.items():
+            shutil.copyfile(source, work / name)
+        if labels is not None:
+            write_labels(work / LABELS_FILE, *labels)
+        task = {k: settings[k] for k in ("entry", "outputs", "inductive", "packages", "params")}
+        write_json(work / TASK_FILE, {**task, "seed": status.seed, "threads": limits.threads})
+        command = [str(interpreter), "-m", "morebench.child", str(work)]
+        watched = watch(command, child_environment(limits.threads, work), limits, log)
+        written = work / RESULT_FILE
+        result = read_json(written) if written.exists() else None
+        status.state, status.reason = verdict(watched, result, limits)
+        status.wall_s = round(watched.wall_s, 3)
+        status.cpu_s = round(watched.cpu_s, 3)
+        status.peak_rss_mb = round(watched.peak_rss_mb, 1)
+        status.threads = limits.threads
+        status.params = dict(settings["params"])
+        status.hardware = hardware()
+        for key in ("parameters_trained", "parameters_frozen", "notes", "versions", "peak_gpu_mb"):
+            if result is not None and key in result:
+                setattr(status, key, result[key])
+        if status.state == "out_of_memory" and status.attempt < attempts:
+            raise RetryWithMoreMemory(status.reason)
+        with atomic_directory(output) as directory:
+            if status.state == "ok":
+                shutil.copyfile(work / OUTPUT_FILE, directory / OUTPUT_FILE)
+            write_status(directory, status)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return status
+
+
+INPUT_NAMES = {"input": INPUT_FILE, "all_genes": ALL_GENES_FILE}

@@ -1,0 +1,1 @@
+"""Which metrics, on which cells, for which methods."""

@@ -1,0 +1,34 @@
+"""End the run: succeed only if every expected cell has its result."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from morebench import job
+from morebench.aggregate import not_accepted
+from morebench.io.atomic import atomic_path
+
+
+def main(manifest: Path, failures: Path, output: Path) -> None:
+    """Write the marker, or name what failed and exit with 1."""
+    cells = pd.read_csv(manifest, sep="\t", keep_default_na=False)
+    bad = not_accepted(cells)
+    if len(bad):
+        rows = pd.read_csv(failures, sep="\t", keep_default_na=False)
+        for row in rows.itertuples():
+            print(
+                f"{row.dataset} / {row.split} / {row.method} / seed {row.seed}: {row.state}: "
+                f"{row.reason} (log: {row.log})",
+                file=sys.stderr,
+            )
+        sys.exit(
+            f"{len(bad)} of {len(cells)} expected cells have no result; everything else is "
+            f"written. See {failures}; 'make retry' runs them again."
+        )
+    with atomic_path(output) as temporary:
+        temporary.write_text(f"all {len(cells)} expected cells are accounted for\n")
+
+
+if __name__ == "__main__":
+    job.run(main)

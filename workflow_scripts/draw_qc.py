@@ -1,0 +1,40 @@
+"""Draw figure 3 of the paper for one dataset: quality control."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+
+from morebench import job
+from morebench.io.atomic import read_json
+from morebench.plots.qc import draw_qc
+from morebench.plots.style import save_figure
+from morebench.provenance import figure_source
+
+
+def main(
+    output: Path,
+    cells: Path,
+    top_genes: Path,
+    prepared: Path,
+    genes: Path,
+    facts: Path,
+    title: Annotated[str, typer.Option()],
+    config_hash: Annotated[str, typer.Option()],
+) -> None:
+    """Write the SVG and its PNG preview."""
+    figure = draw_qc(
+        pd.read_parquet(cells),
+        pd.read_parquet(genes),
+        pd.read_parquet(top_genes),
+        np.array(read_json(facts)["pca_variance_ratio"]),
+        read_json(prepared)["thresholds"],
+        title=title,
+    )
+    save_figure(figure, output, source=figure_source(cells, config_hash))
+
+
+if __name__ == "__main__":
+    job.run(main)

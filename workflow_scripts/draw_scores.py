@@ -1,0 +1,36 @@
+"""Draw the scores of one (dataset, split, task) as a table."""
+
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+from morebench import job
+from morebench.plots.score_table import draw_score_table
+from morebench.plots.style import save_figure
+from morebench.provenance import figure_source
+from morebench.registry import METRICS
+
+
+def main(
+    output: Path,
+    table: Path,
+    dataset: Annotated[str, typer.Option()],
+    split: Annotated[str, typer.Option()],
+    task: Annotated[str, typer.Option()],
+    title: Annotated[str, typer.Option()],
+    config_hash: Annotated[str, typer.Option()],
+) -> None:
+    """Write the SVG and its PNG preview."""
+    summary = pd.read_csv(table, sep="\t", keep_default_na=False, na_values=[""])
+    chosen = summary[
+        (summary["dataset"] == dataset) & (summary["split"] == split) & (summary["task"] == task)
+    ]
+    metrics = {name: m.title for name, m in METRICS.items() if m.task == task}
+    figure = draw_score_table(chosen, metrics, f"{title}: {task}, split {split}")
+    save_figure(figure, output, source=figure_source(table, config_hash))
+
+
+if __name__ == "__main__":
+    job.run(main)

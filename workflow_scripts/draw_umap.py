@@ -1,0 +1,40 @@
+"""Draw the UMAP grid of one (dataset, split)."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+from morebench import job
+from morebench.plots.style import save_figure
+from morebench.plots.umap_grid import draw_umap_grid
+from morebench.provenance import figure_source
+
+
+def main(
+    output: Path,
+    table: Path,
+    titles: Annotated[str, typer.Option()],
+    title: Annotated[str, typer.Option()],
+    config_hash: Annotated[str, typer.Option()],
+) -> None:
+    """Write the SVG and its PNG preview."""
+    found = pd.read_parquet(table)
+    states = found.drop_duplicates("method").set_index("method")["state"].to_dict()
+    coordinates = found[found["state"] == "ok"].reset_index(drop=True)
+    coordinates["index"] = coordinates.index
+    figure = draw_umap_grid(
+        coordinates,
+        coordinates["batch"],
+        coordinates["cell_type"],
+        {name: t for name, t in json.loads(titles).items() if name in states},
+        states=states,
+        title=title,
+    )
+    save_figure(figure, output, source=figure_source(table, config_hash))
+
+
+if __name__ == "__main__":
+    job.run(main)

@@ -1,0 +1,68 @@
+"""Run one method on one split with one seed, in a process of its own."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from morebench import environments, job, runner
+from morebench.io.outputs import Status
+from morebench.io.splits import read_split
+
+
+def main(
+    output: Path,
+    input_file: Annotated[Path, typer.Option("--input")],
+    settings: Annotated[str, typer.Option()],
+    dataset: Annotated[str, typer.Option()],
+    split: Annotated[str, typer.Option()],
+    seed: Annotated[int, typer.Option()],
+    log: Annotated[Path, typer.Option()],
+    threads: Annotated[int, typer.Option()],
+    mem_mb: Annotated[float, typer.Option()],
+    runtime_min: Annotated[float, typer.Option()],
+    attempt: Annotated[int, typer.Option()] = 1,
+    attempts: Annotated[int, typer.Option()] = 1,
+    labels: Annotated[Path | None, typer.Option()] = None,
+    all_genes: Annotated[Path | None, typer.Option()] = None,
+    environments_root: Annotated[Path, typer.Option()] = Path(".venvs"),
+    this_environment: Annotated[bool, typer.Option()] = False,
+) -> None:
+    """Write the run's directory: its status always, its output when ok."""
+    method = json.loads(settings)
+    files = {runner.INPUT_NAMES["input"]: input_file}
+    if all_genes is not None:
+        files[runner.INPUT_NAMES["all_genes"]] = all_genes
+    shown = None
+    if labels is not None:
+        table = read_split(labels)
+        shown = (table["cell_id"].to_numpy(dtype=object), table["label"].to_numpy(dtype=object))
+    python = Path(sys.executable)
+    if not this_environment:
+        python = environments.interpreter(method["environment"], root=environments_root)
+    status = Status(
+        dataset, split, method["name"], seed, "failed", attempt=attempt, log=log.as_posix()
+    )
+    what = f"{dataset} / {split} / {method['name']} / seed {seed}"
+    try:
+        status = runner.run(
+            method,
+            status,
+            files=files,
+            labels=shown,
+            output=output,
+            limits=runner.Limits(threads, mem_mb, runtime_min * 60),
+            interpreter=python,
+            attempts=attempts,
+        )
+    except runner.RetryWithMoreMemory as error:
+        sys.exit(f"{what}: out of memory in attempt {attempt} of {attempts}: {error}")
+    took = f"{status.wall_s:.1f} s, {status.peak_rss_mb:.0f} MiB"
+    why = f": {status.reason} (log: {log})" if status.reason else ""
+    print(f"{what}: {status.state} in {took}{why}", flush=True)
+
+
+if __name__ == "__main__":
+    job.run(main)

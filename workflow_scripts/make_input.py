@@ -1,0 +1,36 @@
+"""Make the input of a split: genes and PCA from its fit-visible cells."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from morebench import job
+from morebench.data.features import make_input
+from morebench.data.spec import Features
+from morebench.io.atomic import write_json, write_parquet
+from morebench.io.inputs import write_input
+from morebench.io.prepared import read_prepared
+from morebench.io.splits import read_split
+
+
+def main(
+    prepared: Path,
+    split: Path,
+    output: Path,
+    genes: Path,
+    facts: Path,
+    features: Annotated[str, typer.Option()],
+) -> None:
+    """Write the input, the genes' table and the facts."""
+    settings = Features.model_validate(json.loads(features))
+    visible = read_split(split)["fit_visible"].to_numpy()
+    result = make_input(read_prepared(prepared), visible, settings, str(prepared))
+    write_parquet(genes, result.genes)
+    write_json(facts, result.facts)
+    write_input(output, result.data)
+
+
+if __name__ == "__main__":
+    job.run(main)

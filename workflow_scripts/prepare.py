@@ -1,0 +1,26 @@
+"""Prepare a dataset: counts without truth, and the truth apart."""
+
+import json
+from pathlib import Path
+
+from morebench import job
+from morebench.data.prepare import prepare
+from morebench.data.spec import DatasetConfig
+from morebench.io.atomic import write_json, write_parquet
+from morebench.io.prepared import write_prepared, write_truth
+
+
+def main(
+    name: str, spec: str, prepared: Path, truth: Path, facts: Path, cells: Path, genes: Path
+) -> None:
+    """Write the five files of a prepared dataset."""
+    result = prepare(name, DatasetConfig.model_validate(json.loads(spec)))
+    write_truth(truth, result.truth)
+    write_parquet(cells, result.cells)
+    write_parquet(genes, result.genes)
+    write_json(facts, result.facts)
+    write_prepared(prepared, result.data, result.truth)
+
+
+if __name__ == "__main__":
+    job.run(main)

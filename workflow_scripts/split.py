@@ -1,0 +1,32 @@
+"""Make one split of a dataset."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from morebench import job
+from morebench.data.spec import Partial
+from morebench.data.splits import make_split
+from morebench.io.prepared import read_prepared, read_truth
+from morebench.io.splits import write_split
+
+
+def main(
+    prepared: Path,
+    truth: Path,
+    output: Path,
+    split: Annotated[str, typer.Option()],
+    partial: Annotated[str, typer.Option()],
+    held_out: Annotated[str, typer.Option()] = "",
+) -> None:
+    """Write the split table and its sidecar."""
+    batch = read_prepared(prepared).obs["batch"].astype(str).to_numpy()
+    share = Partial.model_validate(json.loads(partial))
+    table, facts = make_split(split, held_out or None, read_truth(truth), batch, share)
+    write_split(output, table, facts)
+
+
+if __name__ == "__main__":
+    job.run(main)

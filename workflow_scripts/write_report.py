@@ -1,0 +1,16 @@
+"""Write the web report of a run."""
+
+from pathlib import Path
+
+from morebench import job
+from morebench.report.build import build_report
+from morebench.report.context import read_context
+
+
+def main(output: Path, results: Path) -> None:
+    """Write ``index.html``; figures are linked by paths relative to it."""
+    build_report(output, title="morebench", context=read_context(results))
+
+
+if __name__ == "__main__":
+    job.run(main)
