@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: reproduce test retry install lint format clean
+.PHONY: reproduce test retry install lint format docs-images clean
 
 reproduce: $(INSTALLED)
 	$(BIN)/snakemake --cores $(CORES)
@@ -34,6 +34,12 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile rules
+
+# The figures that the README and docs show, from the default run.
+docs-images:
+	mkdir -p docs/images
+	cp results/figures/pbmc68k_batches/scores-all-integration.png docs/images/scores.png
+	cp results/figures/pbmc68k_batches/umap-all.png docs/images/umap.png
 
 clean:
 	rm -rf results/* .snakemake

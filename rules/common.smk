@@ -15,7 +15,7 @@ os.environ["PYTHONPATH"] = str(SOURCE)  # scripts find the library in every envi
 
 from morebench import config as settings_of
 from morebench import plan, registry
-from morebench.data.preflight import check as preflight
+from morebench.preflight import check as preflight
 from morebench.data.spec import Partial, splits_of
 from morebench.digest import code_digest
 from morebench.errors import MorebenchError

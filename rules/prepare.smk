@@ -48,7 +48,7 @@ rule split:
     shell:
         "{PYTHON} {params.script} {input.prepared} {input.truth} {output.table} "
         "--split {wildcards.split} --partial {params.partial:q} "
-        "--held-out {params.held_out:q} > {log} 2>&1"
+        "--held-out={params.held_out:q} > {log} 2>&1"
 
 
 rule make_input:

@@ -89,24 +89,32 @@ def runtime_table(found: Mapping[Run, Status | None]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def failures_table(found: Mapping[Run, Status | None], paths: Paths, scores: pd.DataFrame):
+def failures_table(
+    config: Config, found: Mapping[Run, Status | None], paths: Paths, scores: pd.DataFrame
+) -> pd.DataFrame:
     """Return every run and every scoring that did not give its result, with reason and log."""
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for run, status in found.items():
         if status is None:
-            rows.append((*_key(run), "", MISSING, "it did not run to its end", paths.log(run)))
+            text = "it did not run to its end"
+            rows.append((*_key(run), "", MISSING, text, str(paths.log(run))))
         elif status.state != "ok":
             rows.append((*_key(run), "", status.state, status.reason, status.log))
-    bad = scores[(scores["status"] == "failed") & ~scores["reason"].str.startswith("run: ")]
-    known = {(r[0], r[2], r[3]) for r in rows}
-    for row in bad.itertuples():
-        if (row.dataset, row.method, row.seed) in known:
+    bad = scores[scores["status"] == "failed"]
+    known = {
+        (c.run.dataset, c.split, c.task, c.run.method, c.run.seed)
+        for c in expected(config)
+        if (status := found[c.run]) is None or status.state != "ok"
+    }
+    for row in bad.to_dict("records"):
+        if tuple(row[k] for k in ("dataset", "split", "task", "method", "seed")) in known:
             continue  # its run has failed, which stands above
-        where = paths.log_of("evaluate", row.dataset, row.split, row.task)
-        text = f"{row.metric}: {row.reason}"
-        rows.append((row.dataset, row.split, row.method, row.seed, row.task, "failed", text, where))
+        where = paths.log_of("evaluate", row["dataset"], row["split"], row["task"])
+        text = f"{row['metric']}: {row['reason']}"
+        names = [row[k] for k in ("dataset", "split", "method", "seed", "task")]
+        rows.append((*names, "failed", text, str(where)))
     names = ["dataset", "split", "method", "seed", "task", "state", "reason", "log"]
-    return pd.DataFrame(rows, columns=names).astype({"log": str})
+    return pd.DataFrame(rows, columns=names)
 
 
 def _key(run: Run) -> tuple[str, str, str, int]:
@@ -120,14 +128,15 @@ def summary_table(config: Config, scores: pd.DataFrame) -> pd.DataFrame:
     happened to work would hide the failure. ``sd`` is NaN for a single seed.
     """
     methods = methods_of(config)
-    order = {name: i for i, name in enumerate(methods)}
+    order: dict[Any, int] = {name: i for i, name in enumerate(methods)}
     seeds: dict[tuple[str, ...], int] = {}
     for cell in expected(config):
-        key = (cell.run.dataset, cell.split, cell.task, cell.run.method)
-        seeds[key] = seeds.get(key, 0) + 1
+        scored_by = (cell.run.dataset, cell.split, cell.task, cell.run.method)
+        seeds[scored_by] = seeds.get(scored_by, 0) + 1
     rows = []
     keys = ["dataset", "split", "task", "method", "track", "metric"]
-    for (dataset, split, task, method, track, metric), group in scores.groupby(keys, sort=False):
+    for key, group in scores.groupby(keys, sort=False):
+        dataset, split, task, method, track, metric = map(str, key)
         wanted = seeds.get((dataset, split, task, method), 0)
         words = [w for w in group["status"] if w != "ok"]
         status = words[0] if words else ("ok" if len(group) == wanted else MISSING)
@@ -159,7 +168,7 @@ def methods_table(config: Config, found: Mapping[Run, Status | None]) -> pd.Data
     rows = []
     for name, method in methods_of(config).items():
         ran = [s.versions for r, s in found.items() if r.method == name and s is not None]
-        versions = sorted({f"{k} {v}" for v in ran for k, v in v.items() if k != "python"})
+        versions = sorted({f"{k} {v}" for found_ in ran for k, v in found_.items() if k != "python"})
         rows.append(
             {
                 "name": name, "title": method.spec.title, "track": method.spec.track,
@@ -222,7 +231,7 @@ def write_tables(config: Config, results: Path, tables: Path) -> None:
         "scores": scores,
         "summary": summary_table(config, scores),
         "runtime": runtime_table(found),
-        "failures": failures_table(found, paths, scores),
+        "failures": failures_table(config, found, paths, scores),
         "manifest": manifest_table(config, found, scores),
         "methods": methods_table(config, found),
         "datasets": datasets_table(config, facts),

@@ -62,7 +62,7 @@ def check(configfile: ConfigFile = DEFAULT_CONFIG) -> None:
     """Check a configuration and the data that it names, without running anything."""
     from morebench import plan
     from morebench.config import load_file
-    from morebench.data.preflight import check as preflight
+    from morebench.preflight import check as preflight
 
     config = load_file(configfile)
     preflight(config)

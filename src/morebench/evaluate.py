@@ -50,6 +50,11 @@ class Entrant:
     directory: str
 
 
+def _or_none(values: np.ndarray) -> np.ndarray:
+    """Return the values with every missing one as None."""
+    return np.array([None if pd.isna(v) else v for v in values], dtype=object)
+
+
 def task_data(dataset: str, split: str, input_file: Path, split_file: Path, truth_file: Path):
     """Read what a task needs of a (dataset, split); all files must hold the same cells.
 
@@ -68,10 +73,10 @@ def task_data(dataset: str, split: str, input_file: Path, split_file: Path, trut
         dataset=dataset,
         split=split,
         batch=given.batch,
-        cell_type=np.where(pd.isna(types), None, types),
+        cell_type=_or_none(types),
         is_doublet=truth["is_doublet"].to_numpy(dtype=float),
         scored=table["scored"].to_numpy(dtype=bool),
-        shown=np.where(pd.isna(shown), None, shown),
+        shown=_or_none(shown),
         pca_np=given.pca_np,
     )
 

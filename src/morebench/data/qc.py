@@ -87,10 +87,10 @@ def cut_offs(metrics: pd.DataFrame, qc: QC) -> tuple[np.ndarray, list[dict[str, 
         ("pct_ribo", "fixed", None, qc.max_pct_ribo),
     ]
     wanted = [w for w in wanted if w[2] is not None or w[3] is not None]
-    for metric, width in qc.mads.items():
-        values = metrics[metric].dropna().to_numpy()
-        limits = _mad_limits(values, metric, width) if len(values) else (None, None)
-        wanted.append((metric, f"mad {width:g}", *limits))
+    for measured, width in qc.mads.items():
+        values = metrics[measured].dropna().to_numpy()
+        limits = _mad_limits(values, measured, width) if len(values) else (None, None)
+        wanted.append((measured, f"mad {width:g}", *limits))
     keep = np.ones(len(metrics), dtype=bool)
     thresholds = []
     for metric, rule, low, high in wanted:

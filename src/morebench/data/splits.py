@@ -37,7 +37,7 @@ def stratified_share(
     """
     chosen = np.zeros(len(batch), dtype=bool)
     strata = pd.DataFrame({"b": batch, "t": cell_type}).groupby(["b", "t"], sort=True).indices
-    for key in sorted(strata):
+    for key in sorted(strata, key=str):
         members = rng.permutation(strata[key])
         share = fraction * len(members)
         count = int(share) + int(rng.random() < share - int(share))
@@ -108,7 +108,8 @@ def make_split(
         raise DataError(f"split {split!r}: no cell with a usable label would be scored")
     if kind != "all" and not shown.any():
         raise DataError(f"split {split!r}: no label would be shown")
-    label = np.where(shown, types, None)
+    label = types.copy()
+    label[~shown] = None
     table = pd.DataFrame(
         {
             "cell_id": truth["cell_id"].to_numpy(),

@@ -71,10 +71,9 @@ def checked_embedding(x_nd: np.ndarray) -> np.ndarray:
 def exact_neighbors(x_nd: np.ndarray, k: int = K_LISI, *, threads: int = 1) -> Neighbors:
     """Find the k nearest cells of every cell, itself included and first.
 
-    Candidates come from ``faiss.IndexFlatL2`` on the centred embedding in float32; their
-    distances are then recomputed in float64 and sorted, because the expansion
-    ``|x|^2 + |y|^2 - 2xy`` inside faiss loses digits for close cells and need not put a
-    cell first in its own list.
+    Candidates, a few more than k, come from ``faiss.IndexFlatL2`` on the centred embedding
+    in float32; their distances are then recomputed in float64 and sorted, and the cell
+    itself put first, which faiss does not promise among duplicates.
 
     Parameters
     ----------
@@ -95,19 +94,23 @@ def exact_neighbors(x_nd: np.ndarray, k: int = K_LISI, *, threads: int = 1) -> N
 
     x = checked_embedding(x_nd)
     n = len(x)
-    k = min(k, n)
+    k = int(min(k, n))
     centred = x - x.mean(axis=0)
     # One common scale: float32 inside faiss overflows near 1e19.
     scale = float(np.abs(centred).max()) or 1.0
     x32 = np.ascontiguousarray(centred / scale, dtype=np.float32)
-    before = faiss.omp_get_max_threads()
+    before = faiss.omp_get_max_threads(), faiss.cvar.distance_compute_blas_threshold
     faiss.omp_set_num_threads(max(1, threads))
+    # Distances by differences: the matrix product |x|^2 + |y|^2 - 2xy that faiss takes for
+    # many queries loses the digits that order the cells of a tight cluster.
+    faiss.cvar.distance_compute_blas_threshold = n + 1
     try:
         index = faiss.IndexFlatL2(x.shape[1])
         index.add(x32)
         _, found = index.search(x32, min(n, k + _MARGIN))
     finally:
-        faiss.omp_set_num_threads(before)
+        faiss.omp_set_num_threads(before[0])
+        faiss.cvar.distance_compute_blas_threshold = before[1]
     indices = np.empty((n, k), dtype=np.int64)
     distances = np.empty((n, k), dtype=np.float32)
     step = max(1, _CHUNK_ELEMENTS // (found.shape[1] * x.shape[1]))

@@ -4,44 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from morebench.plots.ranking import ordered_metrics, rank_methods
+from morebench.plots.score_cells import ROW_HEIGHT, Column, draw_bar, draw_missing, draw_tile
 from morebench.plots.style import (
     FAINT,
     INK,
-    RULE,
     house_style,
     score_colour,
-    shortened,
-    text_colour_on,
     text_width,
 )
-from morebench.plots.words import ASPECT_TITLES, NO_ROW, TRACK_TITLES, number, spread, state_word
+from morebench.plots.words import (
+    ASPECT_TITLES,
+    NO_ROW,
+    TRACK_TITLES,
+    spread,
+    state_word,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Inches.
-_ROW = 0.34
 _CELL = 0.47
 _BAR = 0.86
 _GAP = 0.16
 _MARGIN = 0.15
 _HEAD_SIZE = 6.5
 _NAME_SIZE = 7.0
-
-
-@dataclass(frozen=True)
-class _Column:
-    metric: str
-    aspect: str
-    left: float
-    width: float
+_NOTE_SIZE = 6.0
+_TITLE_SIZE = 9.0
+# Bold text is at most this much wider.
+_BOLD = 1.2
+_SCALE = 1.1
 
 
 def draw_score_table(
@@ -92,14 +91,19 @@ def draw_score_table(
             (text_width(metrics[c.metric], _HEAD_SIZE) for c in columns), default=0
         )
         tracks = list(dict.fromkeys(ranked["track"]))
-        height = head + _ROW * len(ranked) + 0.42 * len(tracks) + 0.55
-        width = max(end, overhang, 4.6) + _MARGIN
+        height = head + ROW_HEIGHT * len(ranked) + 0.42 * len(tracks) + 0.55
+        notes = ["Mean ± s.d. over seeds; the scale is 0 to 1 for every metric, not rescaled."]
+        if ranked["rank"].notna().any():
+            notes.append(f"Ranked by {metrics[rank_by]} inside a track.")
+        below = _SCALE + max(text_width(note, _NOTE_SIZE) for note in notes)
+        above = text_width(title, _TITLE_SIZE) * _BOLD
+        width = max(end, overhang, _MARGIN + below, _MARGIN + above) + _MARGIN
         fig = Figure(figsize=(width, height))
         ax = fig.add_axes((0, 0, 1, 1))
         # One unit is one inch, y downwards: positions below are sizes on paper.
         ax.set(xlim=(0, width), ylim=(height, 0))
         ax.axis("off")
-        ax.text(_MARGIN, 0.2, title, fontsize=9, fontweight="bold", va="center")
+        ax.text(_MARGIN, 0.2, title, fontsize=_TITLE_SIZE, fontweight="bold", va="center")
         _head(ax, columns, metrics, head, names)
         cells = {(r["method"], r["metric"]): r for r in summary.to_dict("records")}
         seeds = summary.groupby("method")["n_seeds"].max()
@@ -113,26 +117,26 @@ def draw_score_table(
             ax.hlines(y - 0.01, _MARGIN, end, color=INK, linewidth=0.6)
             for row in ranked[ranked["track"] == track].to_dict("records"):
                 row["seeds"] = seeds[row["method"]]
-                _row(ax, row, columns, cells, y + 0.06 + _ROW / 2, names)
-                y += _ROW
+                _row(ax, row, columns, cells, y + 0.06 + ROW_HEIGHT / 2, names)
+                y += ROW_HEIGHT
             y += 0.12
-        _scale(ax, y + 0.22, groups, rank_by if ranked["rank"].notna().any() else "", metrics)
+        _scale(ax, y + 0.22, groups, notes)
     return fig
 
 
-def _columns(groups: list[tuple[str, list[str]]], left: float) -> list[_Column]:
+def _columns(groups: list[tuple[str, list[str]]], left: float) -> list[Column]:
     columns = []
     for aspect, chosen in groups:
         width = _BAR if aspect == "total" else _CELL
         for metric in chosen:
-            columns.append(_Column(metric, aspect, left, width))
+            columns.append(Column(metric, aspect, left, width))
             left += width
         left += _GAP
     return columns
 
 
 def _head(
-    ax: Axes, columns: list[_Column], metrics: Mapping[str, str], y: float, names: float
+    ax: Axes, columns: list[Column], metrics: Mapping[str, str], y: float, names: float
 ) -> None:
     """Write metric titles, slanted, above a rule a group."""
     ax.text(names + 0.25, y, "seeds", fontsize=5.5, color=FAINT, ha="center", va="bottom")
@@ -155,7 +159,7 @@ def _head(
 def _row(
     ax: Axes,
     row: Mapping[Any, Any],
-    columns: list[_Column],
+    columns: list[Column],
     cells: Mapping[tuple[str, str], Mapping[Any, Any]],
     y: float,
     names: float,
@@ -172,63 +176,13 @@ def _row(
         state = str(cell["status"]) if cell else NO_ROW
         below = spread(float(cell["sd"]), float(cell["n_seeds"])) if cell else ""
         if not math.isfinite(value):
-            _missing(ax, column, y, state_word(state))
+            draw_missing(ax, column, y, state_word(state))
         else:
             below = below if state == "ok" else state_word(state)
-            (_bar if column.aspect == "total" else _tile)(ax, column, y, value, below)
+            (draw_bar if column.aspect == "total" else draw_tile)(ax, column, y, value, below)
 
 
-def _tile(ax: Axes, column: _Column, y: float, value: float, below: str) -> None:
-    from matplotlib.patches import FancyBboxPatch
-
-    fill = score_colour(value, column.aspect)
-    ax.add_patch(
-        FancyBboxPatch(
-            (column.left + 0.05, y - _ROW / 2 + 0.05), column.width - 0.1, _ROW - 0.1,
-            boxstyle="round,pad=0.025,rounding_size=0.05", facecolor=fill, edgecolor="none",
-        )
-    )  # fmt: skip
-    x, ink = column.left + column.width / 2, text_colour_on(fill)
-    ax.text(
-        x, y - (0.05 if below else 0), number(value), color=ink, fontsize=6.5, ha="center",
-        va="center",
-    )  # fmt: skip
-    if below:
-        ax.text(x, y + 0.075, below, color=ink, fontsize=5, ha="center", va="center")
-
-
-def _bar(ax: Axes, column: _Column, y: float, value: float, below: str) -> None:
-    from matplotlib.patches import Rectangle
-
-    left, full = column.left + 0.05, column.width - 0.1
-    fill = score_colour(0.85, column.aspect)
-    ax.add_patch(Rectangle((left, y + 0.05), full, 0.07, facecolor="#ECECEC", edgecolor="none"))
-    length = full * min(max(value, 0.0), 1.0)
-    ax.add_patch(Rectangle((left, y + 0.05), length, 0.07, facecolor=fill, edgecolor="none"))
-    ax.text(left, y - 0.05, number(value), fontsize=7, fontweight="bold", ha="left", va="center")
-    ax.text(left + full, y - 0.05, below, fontsize=5.5, color=FAINT, ha="right", va="center")
-
-
-def _missing(ax: Axes, column: _Column, y: float, word: str) -> None:
-    from matplotlib.patches import FancyBboxPatch
-
-    ax.add_patch(
-        FancyBboxPatch(
-            (column.left + 0.05, y - _ROW / 2 + 0.05), column.width - 0.1, _ROW - 0.1,
-            boxstyle="round,pad=0.025,rounding_size=0.05", facecolor="white", edgecolor=RULE,
-            linewidth=0.6, linestyle=(0, (2, 1.5)),
-        )
-    )  # fmt: skip
-    lines = word if column.width > 0.6 else word.replace(" ", "\n", 1)
-    ax.text(
-        column.left + column.width / 2, y, lines, color=FAINT, fontsize=5, style="italic",
-        ha="center", va="center", linespacing=0.95,
-    )  # fmt: skip
-
-
-def _scale(
-    ax: Axes, y: float, groups: list[tuple[str, list[str]]], ranked: str, metrics: Mapping[str, str]
-) -> None:
+def _scale(ax: Axes, y: float, groups: list[tuple[str, list[str]]], notes: list[str]) -> None:
     """Explain shade, spread and rank below the table."""
     from matplotlib.patches import Rectangle
 
@@ -238,15 +192,14 @@ def _scale(
         for step in range(20):
             ax.add_patch(
                 Rectangle(
-                    (x + 0.1 + 0.04 * step, y - 0.05 * len(shaded) + 0.1 * i), 0.041, 0.08,
+                    # Each step reaches to the end, the next one covers it: no seams.
+                    (x + 0.1 + 0.04 * step, y - 0.05 * len(shaded) + 0.1 * i),
+                    0.8 - 0.04 * step, 0.08,
                     facecolor=score_colour((step + 0.5) / 20, aspect), edgecolor="none",
                 )
             )  # fmt: skip
     if shaded:
         ax.text(x + 0.05, y, "0", fontsize=6, ha="center", va="center")
         ax.text(x + 0.96, y, "1", fontsize=6, ha="center", va="center")
-        x += 1.1
-    note = "Mean ± s.d. over seeds; the scale is 0 to 1 for every metric, not rescaled."
-    if ranked:
-        note += f" Ranked by {shortened(metrics[ranked], 40)} inside a track."
-    ax.text(x, y, note, fontsize=6, color=FAINT, va="center")
+        x += _SCALE
+    ax.text(x, y, "\n".join(notes), fontsize=_NOTE_SIZE, color=FAINT, va="center")

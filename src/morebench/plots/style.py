@@ -143,10 +143,13 @@ def text_colour_on(rgb: tuple[float, float, float]) -> str:
     return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.0664 else INK
 
 
-def shortened(name: object, limit: int = 24) -> str:
-    """Shorten a name to ``limit`` characters, the last one an ellipsis."""
+def shortened(name: object, limit: int = 26) -> str:
+    """Shorten a name to ``limit`` characters in its middle: names often differ at their ends."""
     text = str(name)
-    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+    if len(text) <= limit:
+        return text
+    tail = (limit - 1) // 3
+    return f"{text[: limit - 1 - tail]}…{text[len(text) - tail :]}"
 
 
 def text_width(text: object, size: float) -> float:

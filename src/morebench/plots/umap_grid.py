@@ -59,18 +59,13 @@ def compute_umap(embeddings: Mapping[str, np.ndarray], seed: int) -> pd.DataFram
     DataError
         If there are fewer than 4 cells.
     """
+    checked = {method: _checked(method, values) for method, values in embeddings.items()}
+    if not checked:
+        return pd.DataFrame(columns=_COLUMNS)
     import umap
 
     frames = []
-    for method, embedding in embeddings.items():
-        points = np.asarray(embedding, dtype=np.float32)
-        if points.ndim != 2 or not np.isfinite(points).all():
-            raise ContractError(
-                f"embedding of {method}: expected finite numbers in two dimensions, found "
-                f"shape {points.shape} with {int((~np.isfinite(points)).sum())} not finite"
-            )
-        if len(points) < 4:
-            raise DataError(f"embedding of {method}: {len(points)} cells, UMAP needs at least 4")
+    for method, points in checked.items():
         layout = umap.UMAP(
             n_neighbors=min(15, len(points) - 1),
             min_dist=0.3,
@@ -89,7 +84,19 @@ def compute_umap(embeddings: Mapping[str, np.ndarray], seed: int) -> pd.DataFram
                 }
             )
         )
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=_COLUMNS)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _checked(method: str, embedding: np.ndarray) -> np.ndarray:
+    points = np.asarray(embedding, dtype=np.float32)
+    if points.ndim != 2 or not np.isfinite(points).all():
+        raise ContractError(
+            f"embedding of {method}: expected finite numbers in two dimensions, found "
+            f"shape {points.shape} with {int((~np.isfinite(points)).sum())} not finite"
+        )
+    if len(points) < 4:
+        raise DataError(f"embedding of {method}: {len(points)} cells, UMAP needs at least 4")
+    return points
 
 
 def draw_umap_grid(

@@ -187,8 +187,8 @@ def _sections(out: Path, context: ReportContext, embed: bool) -> list[_DatasetSe
     """Collect what the report shows of each dataset, in the order of the datasets table."""
     known = list(context.datasets["name"].astype(str))
     named = {
-        "manifest": set(context.manifest["dataset"]),
-        "summary": set(context.summary["dataset"]),
+        "manifest": set(context.manifest["dataset"].astype(str)),
+        "summary": set(context.summary["dataset"].astype(str)),
         "thresholds": set(context.thresholds),
         "qc_figures": set(context.qc_figures),
         "umap_figures": {dataset for dataset, _ in context.umap_figures},
@@ -204,7 +204,7 @@ def _sections(out: Path, context: ReportContext, embed: bool) -> list[_DatasetSe
         splits = dict.fromkeys(
             str(split)
             for frame in (context.manifest, context.summary)
-            for split in frame.loc[frame["dataset"] == name, "split"]
+            for split in _of(frame, dataset=name)["split"]
         )
         splits |= dict.fromkeys(split for dataset, split in context.umap_figures if dataset == name)
         splits |= dict.fromkeys(s for dataset, s, _ in context.score_figures if dataset == name)
@@ -259,5 +259,5 @@ def _of(frame: pd.DataFrame, **values: str) -> pd.DataFrame:
     """Return the rows in which the columns have these values."""
     chosen = pd.Series(True, index=frame.index)
     for column, value in values.items():
-        chosen &= frame[column] == value
+        chosen &= frame[column].astype(str) == value
     return frame[chosen]
