@@ -10,7 +10,7 @@ from morebench import job
 from morebench.plots.score_table import draw_score_table
 from morebench.plots.style import save_figure
 from morebench.provenance import figure_source
-from morebench.registry import METRICS
+from morebench.registry import METRICS, TASKS
 
 
 def main(
@@ -28,7 +28,8 @@ def main(
         (summary["dataset"] == dataset) & (summary["split"] == split) & (summary["task"] == task)
     ]
     metrics = {name: m.title for name, m in METRICS.items() if m.task == task}
-    figure = draw_score_table(chosen, metrics, f"{title}: {task}, split {split}")
+    words = f"{title}: {TASKS[task].title.lower()}, split {split}"
+    figure = draw_score_table(chosen, metrics, words, rank_by=TASKS[task].rank_by)
     save_figure(figure, output, source=figure_source(table, config_hash))
 
 

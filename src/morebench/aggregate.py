@@ -21,6 +21,7 @@ from morebench.provenance import commit
 from morebench.registry import ACCEPTED_STATES, METRICS, TASKS
 
 MISSING = "missing"  # expected, but its run or scoring did not end
+CELL_KEYS = ["dataset", "split", "task", "method", "seed"]
 SUMMARY_KEYS = ["dataset", "split", "task", "method", "title", "track", "metric", "aspect"]
 
 
@@ -34,12 +35,19 @@ def statuses(config: Config, paths: Paths) -> dict[Run, Status | None]:
 
 
 def scores_table(config: Config, paths: Paths) -> pd.DataFrame:
-    """Return every score of the run, in the configuration's order."""
+    """Return every score of the run, in the configuration's order.
+
+    Scores of runs that are not expected (of a method that has left the configuration,
+    in a table that could not be made anew) are left out.
+    """
     files = [paths.scores(*key) for key in scored(config)]
     frames = [read_parquet(f, SCORE_COLUMNS) for f in files if f.exists()]
     if not frames:
         return pd.DataFrame(columns=list(SCORE_COLUMNS))
-    return pd.concat(frames, ignore_index=True)[list(SCORE_COLUMNS)]
+    scores = pd.concat(frames, ignore_index=True)[list(SCORE_COLUMNS)]
+    wanted = {(c.run.dataset, c.split, c.task, c.run.method, c.run.seed) for c in expected(config)}
+    keys = scores[CELL_KEYS].itertuples(index=False, name=None)
+    return scores[[key in wanted for key in keys]].reset_index(drop=True)
 
 
 def manifest_table(
@@ -50,10 +58,7 @@ def manifest_table(
     ``scoring`` is ``ok`` when all metrics are ok or not applicable, ``failed`` when one
     failed, ``missing`` when the cell was not scored, else the state of the run.
     """
-    by_cell = {
-        key: set(group["status"])
-        for key, group in scores.groupby(["dataset", "split", "task", "method", "seed"])
-    }
+    by_cell = {key: set(group["status"]) for key, group in scores.groupby(CELL_KEYS)}
     rows = []
     for cell in expected(config):
         run = cell.run
@@ -92,7 +97,10 @@ def runtime_table(found: Mapping[Run, Status | None]) -> pd.DataFrame:
 def failures_table(
     config: Config, found: Mapping[Run, Status | None], paths: Paths, scores: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return every run and every scoring that did not give its result, with reason and log."""
+    """Return every run and every scoring that did not give its result, with reason and log.
+
+    A scoring job whose runs ended but that left no table has one row, without a method.
+    """
     rows: list[tuple[Any, ...]] = []
     for run, status in found.items():
         if status is None:
@@ -107,12 +115,18 @@ def failures_table(
         if (status := found[c.run]) is None or status.state != "ok"
     }
     for row in bad.to_dict("records"):
-        if tuple(row[k] for k in ("dataset", "split", "task", "method", "seed")) in known:
+        if tuple(row[k] for k in CELL_KEYS) in known:
             continue  # its run has failed, which stands above
         where = paths.log_of("evaluate", row["dataset"], row["split"], row["task"])
         text = f"{row['metric']}: {row['reason']}"
         names = [row[k] for k in ("dataset", "split", "method", "seed", "task")]
         rows.append((*names, "failed", text, str(where)))
+    done = set(scores[CELL_KEYS[:3]].itertuples(index=False, name=None))
+    waiting = {(c.run.dataset, c.split, c.task) for c in expected(config) if found[c.run] is None}
+    for dataset, split, task in scored(config):
+        if (dataset, split, task) not in done | waiting:
+            where = paths.log_of("evaluate", dataset, split, task)
+            rows.append((dataset, split, "", "", task, MISSING, "it was not scored", str(where)))
     names = ["dataset", "split", "method", "seed", "task", "state", "reason", "log"]
     return pd.DataFrame(rows, columns=names)
 

@@ -75,12 +75,13 @@ def run(directory: Path) -> dict[str, Any]:
         method = getattr(importlib.import_module(module), function)
         output = method(data, seed=task["seed"], threads=task["threads"], **task["params"])
         write_output(directory, output, data.cell_ids, data.genes, task["outputs"])
-        result |= {
-            "state": "ok",
+        facts = {
             "parameters_trained": output.parameters_trained,
             "parameters_frozen": output.parameters_frozen,
             "notes": output.notes,
         }
+        json.dumps(facts, allow_nan=False)  # what the status cannot hold is the method's error
+        result |= {"state": "ok", **facts}
     except Unsupported as error:
         result |= {"state": "unsupported", "reason": str(error)}
     except Unavailable as error:

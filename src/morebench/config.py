@@ -10,23 +10,37 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from morebench.data.spec import DatasetConfig, Name, Strict
+from morebench.data.spec import DatasetConfig, Name, Strict, check_tasks, splits_of
 from morebench.errors import ConfigError, listed
 from morebench.registry import DATASETS, METHODS, SPLIT_KINDS, TASKS, MethodSpec
 
 RESERVED = ("method", "title", "resources")
+# Steps of a validation error's location that name a branch of a type, not a key.
+BRANCHES = ("str", "bool", "int", "Constant", "[key]")
+
+
+def _once(values: list[Any]) -> list[Any]:
+    doubled = [v for i, v in enumerate(values) if v in values[:i]]
+    if doubled:
+        raise ValueError(f"{doubled[0]!r} is listed twice")
+    return values
+
+
+SeedList = Annotated[
+    list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1), AfterValidator(_once)
+]
 
 
 class Seeds(Strict):
     """Seeds of the methods for each kind of split."""
 
-    all: list[int] = [0]
-    partial: list[int] = [0]
-    lobo: list[int] = [0]
-    unseen: list[int] = [0]
-    newtype: list[int] = [0]
+    all: SeedList = [0]
+    partial: SeedList = [0]
+    lobo: SeedList = [0]
+    unseen: SeedList = [0]
+    newtype: SeedList = [0]
 
     @model_validator(mode="before")
     @classmethod
@@ -96,22 +110,31 @@ def closest(name: str, valid: Iterable[str]) -> str:
     return (f"did you mean {near[0]!r}? " if near else "") + f"valid: {listed(names, 40)}"
 
 
-def _explain(error: ValidationError, source: str) -> str:
+def _explain(error: ValidationError, source: str, root: Any = None, at: str = "") -> str:
+    """Say in one line what is wrong; ``root`` is the model that stands at the key ``at``."""
     lines = []
     for item in error.errors():
-        key = ".".join(str(k) for k in item["loc"] if k not in ("str", "Constant"))
+        keys = [str(k) for k in item["loc"] if k not in BRANCHES and "[" not in str(k)]
+        key = ".".join([at, *keys] if at else keys)
         if item["type"] == "extra_forbidden":
-            model: Any = Config
-            valid: list[str] = []
+            model: Any = root or Config
             for part in item["loc"][:-1]:
                 model = _field_model(model, part)
-            if model is not None:
-                valid = list(model.model_fields)
+            valid = list(model.model_fields) if model is not None else []
             lines.append(f"unknown key {key!r}; {closest(str(item['loc'][-1]), valid)}")
-        else:
-            found = "" if item["type"] == "missing" else f" (found {item['input']!r})"
-            lines.append(f"{key}: {item['msg']}{found}")
+            continue
+        text = str(item["msg"]).removeprefix("Value error, ")
+        if item["type"] == "string_pattern_mismatch":
+            text = "a name is letters, digits and underscores, a letter first"
+        # What a validator of ours found stands in its own words.
+        told = item["type"] in ("missing", "value_error")
+        lines.append(f"{key}: {text}" + ("" if told else f" (found {_short(item['input'])})"))
     return f"{source}: " + "; ".join(dict.fromkeys(lines))
+
+
+def _short(value: Any, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def _field_model(model: Any, part: Any) -> Any:
@@ -153,7 +176,9 @@ def load_file(path: str | Path) -> Config:
         content = yaml.safe_load(Path(path).read_text())
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file") from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: holds {type(content).__name__}, expected keys and values")
@@ -168,10 +193,11 @@ def _check_dataset(name: str, dataset: DatasetConfig, config: Config, source: st
                 f"{at}.bundled: unknown dataset {dataset.bundled!r}; "
                 f"{closest(dataset.bundled, DATASETS)}"
             )
-        for key in dataset.params:
-            valid = DATASETS[dataset.bundled].params
+        valid = DATASETS[dataset.bundled].params
+        for key, value in dataset.params.items():
             if key not in valid:
                 raise ConfigError(f"{at}.params: unknown key {key!r}; {closest(key, valid)}")
+            _check_type(value, valid[key], f"{at}.params.{key}")
     for task in dataset.tasks:
         if task not in TASKS:
             raise ConfigError(f"{at}.tasks: unknown task {task!r}; {closest(task, TASKS)}")
@@ -180,27 +206,59 @@ def _check_dataset(name: str, dataset: DatasetConfig, config: Config, source: st
             raise ConfigError(
                 f"{at}.methods: {method!r} is not configured; {closest(method, config.methods)}"
             )
+    for key in ("tasks", "methods"):
+        try:
+            _once(getattr(dataset, key) or [])
+        except ValueError as error:
+            raise ConfigError(f"{at}.{key}: {error}") from None
+    try:
+        splits_of(dataset)
+    except ConfigError as error:
+        raise ConfigError(f"{at}.{error}") from None
+    check_tasks(dataset, at)
+
+
+def _check_type(value: Any, default: Any, at: str) -> None:
+    """Raise ConfigError unless a parameter is of its default's kind.
+
+    A default of None says nothing about the kind, and None stands for the package's own.
+    """
+    kinds: tuple[tuple[type, tuple[type, ...], str], ...] = (
+        (bool, (bool,), "true or false"),
+        (int, (int,), "a whole number"),
+        (float, (int, float), "a number"),
+        (str, (str,), "a text"),
+        (tuple, (list, tuple), "a list"),
+    )
+    for kind, accepted, words in kinds:
+        if value is not None and isinstance(default, kind):
+            if not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool)):
+                raise ConfigError(f"{at}: found {_short(value)}, expected {words}")
+            return
 
 
 def _method(name: str, entry: Mapping[str, Any], source: str) -> Method:
     at = f"{source}: methods.{name}"
     base = entry.get("method", name)
-    if base not in METHODS:
+    if not isinstance(base, str) or base not in METHODS:
         raise ConfigError(f"{at}: unknown method {base!r}; {closest(str(base), METHODS)}")
     spec = METHODS[base]
     given = {k: v for k, v in entry.items() if k not in RESERVED}
-    for key in given:
+    for key, value in given.items():
         if key not in spec.params:
             raise ConfigError(
                 f"{at}: unknown parameter {key!r} of {base}; "
                 f"{closest(key, [*spec.params, *RESERVED])}"
             )
+        _check_type(value, spec.params[key], f"{at}.{key}")
     try:
         limits = Resources.model_validate(entry.get("resources") or {})
     except ValidationError as error:
-        raise ConfigError(f"{at}.resources: {_explain(error, source)}") from None
+        place = f"methods.{name}.resources"
+        raise ConfigError(_explain(error, source, Resources, place)) from None
     changed = {k: v for k, v in limits.model_dump().items() if v is not None}
     title = entry.get("title", spec.title if name == base else name)
+    _check_type(title, "", f"{at}.title")
     return Method(name, replace(spec, title=title, **changed), {**spec.params, **given})
 
 

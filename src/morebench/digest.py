@@ -42,7 +42,10 @@ def imports_of(path: Path) -> frozenset[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module)
             found |= {f"{node.module}.{a.name}" for a in node.names}
-    return frozenset(n for n in found if n.split(".")[0] == "morebench" and module_file(n))
+    own = {n for n in found if n.split(".")[0] == "morebench" and module_file(n)}
+    # Importing a module runs the __init__ of every package above it.
+    above = {n.rsplit(".", i)[0] for n in own for i in range(1, n.count(".") + 1)}
+    return frozenset(own | above)
 
 
 @cache

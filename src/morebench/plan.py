@@ -44,8 +44,24 @@ def takes_part(method: Method, task: TaskSpec, split: str) -> bool:
 
 def run_of(dataset: str, split: str, method: Method, seed: int) -> Run:
     """Return the run that gives a method's output for a split."""
-    shows_labels = method.spec.track == "semi-supervised"
-    return Run(dataset, split if shows_labels else fit_split(split), method.name, seed)
+    return Run(dataset, fitted_on(split, method), method.name, seed)
+
+
+def fitted_on(split: str, method: Method) -> str:
+    """Return the split whose run serves a split: its own where the method sees labels."""
+    return split if method.spec.track == "semi-supervised" else fit_split(split)
+
+
+def seeds_of(config: Config, split: str, method: Method) -> list[int]:
+    """Return a method's seeds on a scored split.
+
+    They are those of the split's kind, also where the run is shared with another split:
+    the shared fit is made for the union of the seeds. A method without randomness has one
+    run a fit; its seed is the first one of the fitted split's kind.
+    """
+    if method.spec.seeded:
+        return getattr(config.seeds, split_kind(split))
+    return getattr(config.seeds, split_kind(fitted_on(split, method)))[:1]
 
 
 def task_splits(dataset: DatasetConfig, task: TaskSpec) -> list[str]:
@@ -54,24 +70,18 @@ def task_splits(dataset: DatasetConfig, task: TaskSpec) -> list[str]:
 
 
 def expected(config: Config) -> list[Cell]:
-    """Return every expected cell of the run, in the configuration's order.
-
-    Seeds are those of the scored split's kind, also for a method whose run is shared with
-    another split: the shared fit is made for the union of the seeds.
-    """
+    """Return every expected cell of the run, in the configuration's order."""
     cells = []
     methods = methods_of(config)
     for name, dataset in config.datasets.items():
         chosen = dataset.methods if dataset.methods is not None else list(methods)
         for task in (TASKS[t] for t in dataset.tasks):
             for split in task_splits(dataset, task):
-                seeds = getattr(config.seeds, split_kind(split))
                 for method in (methods[m] for m in chosen):
                     if not takes_part(method, task, split):
                         continue
-                    for seed in seeds if method.spec.seeded else seeds[:1]:
-                        run = run_of(name, split, method, seed)
-                        cells.append(Cell(split, task.name, run))
+                    for seed in seeds_of(config, split, method):
+                        cells.append(Cell(split, task.name, run_of(name, split, method, seed)))
     return cells
 
 

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from morebench.config import Config
-from morebench.data.mapping import check_held_out, check_size
+from morebench.data.mapping import LEVELS, check_held_out, check_size
 from morebench.data.sources import peek
-from morebench.data.spec import DatasetConfig
-from morebench.errors import ConfigError
-from morebench.registry import TASKS, TRUSTED_LABEL_SOURCES
+from morebench.errors import DataError
+from morebench.io.prepared import spells
 
 
-def check_tasks(name: str, dataset: DatasetConfig) -> None:
-    """Raise ConfigError for a task that the dataset's declared truth cannot serve."""
-    for task in dataset.tasks:
-        at = f"datasets.{name}.tasks: {task!r}"
-        needs = TASKS[task].needs
-        if {"labels", "trusted_labels"} & set(needs) and dataset.labels is None:
-            raise ConfigError(f"{at} needs 'labels'")
-        if "doublets" in needs and dataset.doublets is None:
-            raise ConfigError(f"{at} needs 'doublets'")
-        if "two_batches" in needs and dataset.batch is None and not dataset.concat:
-            raise ConfigError(f"{at} needs 'batch'")
-        if "trusted_labels" in needs and dataset.labels is not None:
-            if dataset.labels.source not in TRUSTED_LABEL_SOURCES:
-                raise ConfigError(
-                    f"{at} is never scored against labels whose source is "
-                    f"{dataset.labels.source!r}; valid: {', '.join(TRUSTED_LABEL_SOURCES)}"
+def check_columns(obs: pd.DataFrame, where: str) -> None:
+    """Raise DataError for a column that every method sees and that spells the truth."""
+    for column in ("batch", "donor", "platform"):
+        if obs[column].isna().any():
+            continue  # a column that some cells lack is not passed on
+        for level in (*LEVELS, "is_doublet"):
+            if spells(obs[column], obs[level]):
+                raise DataError(
+                    f"{where}, {column}: its values spell the truth ({level}), so that every "
+                    "method could read it there; map another column, or none"
                 )
-    splits = dataset.splits
-    if dataset.labels is None and (splits.partial or splits.lobo or splits.newtype):
-        raise ConfigError(f"datasets.{name}.splits: splits that show labels need 'labels'")
 
 
 def check(config: Config) -> None:
@@ -41,10 +33,10 @@ def check(config: Config) -> None:
         The first thing that would make a job fail later.
     """
     for name, dataset in config.datasets.items():
-        check_tasks(name, dataset)
+        where = f"datasets.{name}"
         found = peek(name, dataset)
         if found is not None:
             obs, n_features = found
-            where = f"datasets.{name}"
             check_held_out(obs, dataset, where)
+            check_columns(obs, where)
             check_size(len(obs), n_features, dataset.features.n_pcs, where)

@@ -107,6 +107,8 @@ class TaskSpec:
         A method takes part if it returns one of these.
     needs
         Any of ``two_batches``, ``labels``, ``trusted_labels``, ``doublets``.
+    rank_by
+        The metric that orders methods in figures and the report.
     """
 
     name: str
@@ -114,6 +116,7 @@ class TaskSpec:
     entry: str
     splits: tuple[str, ...]
     outputs: tuple[str, ...]
+    rank_by: str
     needs: tuple[str, ...] = ()
 
 
@@ -311,6 +314,7 @@ TASKS: Mapping[str, TaskSpec] = _by_name(
         "morebench.tasks.integration:score",
         ("all", "partial"),
         ("embedding",),
+        "total",
         ("two_batches", "labels"),
     ),
     TaskSpec(
@@ -319,6 +323,7 @@ TASKS: Mapping[str, TaskSpec] = _by_name(
         "morebench.tasks.annotation:score",
         ("lobo",),
         ("labels",),
+        "macro_f1",
         ("two_batches", "trusted_labels"),
     ),
     TaskSpec(
@@ -327,6 +332,7 @@ TASKS: Mapping[str, TaskSpec] = _by_name(
         "morebench.tasks.doublets:score",
         ("all",),
         ("doublet_score",),
+        "auprc",
         ("doublets",),
     ),
 )

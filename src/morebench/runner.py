@@ -39,7 +39,8 @@ THREAD_VARIABLES = (
     "NUMBA_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
-HIDDEN_VARIABLES = ("MOREBENCH_DATA",)
+# Where data and truth stand is none of a method's business.
+HIDDEN_VARIABLES = ("MOREBENCH_DATA", "PWD", "OLDPWD")
 
 
 class RetryWithMoreMemory(Exception):
@@ -81,17 +82,35 @@ def child_environment(threads: int, directory: Path) -> dict[str, str]:
     return environment
 
 
-def _tree_rss_mb(process: psutil.Process) -> float:
-    total = 0
+def _tree(process: psutil.Process) -> list[psutil.Process]:
     try:
-        for member in (process, *process.children(recursive=True)):
-            try:
-                total += member.memory_info().rss
-            except psutil.NoSuchProcess:
-                continue  # a grandchild that ended between the two looks
+        return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
-        return 0.0
+        return []  # it has ended since the last look
+
+
+def _rss_mb(members: list[psutil.Process]) -> float:
+    total = 0
+    for member in members:
+        try:
+            total += member.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue  # a grandchild that ended between the two looks
     return total / 2**20
+
+
+def _kill(process: subprocess.Popen[bytes], seen: set[psutil.Process]) -> None:
+    """Kill the session's whole group and who left it: no worker outlives its method."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it has ended and left nobody behind
+    for member in seen:
+        try:
+            if member.pid != process.pid:
+                member.kill()
+        except psutil.NoSuchProcess:
+            continue  # as it should be
 
 
 @contextmanager
@@ -108,8 +127,10 @@ def _terminate_on_signal() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def watch(command: list[str], environment: Mapping[str, str], limits: Limits, log: Path) -> Watched:
-    """Run a command under a watchdog on its resident memory and wall time.
+def watch(
+    command: list[str], environment: Mapping[str, str], limits: Limits, log: Path, cwd: Path
+) -> Watched:
+    """Run a command in a folder under a watchdog on its resident memory and wall time.
 
     The limit holds for the resident memory of the whole process tree (not for the address
     space, which CUDA and XLA reserve by the terabyte). Output goes to ``log``.
@@ -117,10 +138,12 @@ def watch(command: list[str], environment: Mapping[str, str], limits: Limits, lo
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.monotonic()
     peak, stopped = 0.0, ""
+    seen: set[psutil.Process] = set()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as stream, _terminate_on_signal():
         process = subprocess.Popen(
             command,
+            cwd=cwd,
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=stream,
@@ -130,7 +153,9 @@ def watch(command: list[str], environment: Mapping[str, str], limits: Limits, lo
         try:
             tree = psutil.Process(process.pid)
             while process.poll() is None:
-                peak = max(peak, _tree_rss_mb(tree))
+                members = _tree(tree)
+                seen.update(members)
+                peak = max(peak, _rss_mb(members))
                 if peak > limits.mem_mb:
                     stopped = "memory"
                 elif time.monotonic() - start > limits.wall_s:
@@ -139,11 +164,7 @@ def watch(command: list[str], environment: Mapping[str, str], limits: Limits, lo
                     break
                 time.sleep(POLL_S)
         finally:
-            # The session's whole group: a method's own workers must not outlive it.
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # it has ended and left nobody behind
+            _kill(process, seen)
             code = process.wait()
     wall = time.monotonic() - start
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -230,8 +251,9 @@ def run(
             write_labels(work / LABELS_FILE, *labels)
         task = {k: settings[k] for k in ("entry", "outputs", "inductive", "packages", "params")}
         write_json(work / TASK_FILE, {**task, "seed": status.seed, "threads": limits.threads})
-        command = [str(interpreter), "-m", "morebench.child", str(work)]
-        watched = watch(command, child_environment(limits.threads, work), limits, log)
+        # -P and the work directory: neither modules nor data of the caller's folder are near.
+        command = [str(interpreter), "-P", "-m", "morebench.child", str(work)]
+        watched = watch(command, child_environment(limits.threads, work), limits, log, work)
         written = work / RESULT_FILE
         result = read_json(written) if written.exists() else None
         status.state, status.reason = verdict(watched, result, limits)

@@ -11,7 +11,7 @@ from morebench.data.splits import usable
 from morebench.evaluate import Entrant, candidate
 from morebench.io.inputs import read_input
 from morebench.io.prepared import read_truth
-from morebench.plots.umap_grid import compute_umap
+from morebench.plots.umap_layout import compute_umap
 
 
 def umap_table(

@@ -11,7 +11,8 @@ from matplotlib.colors import to_rgba
 
 from morebench.errors import ContractError, DataError
 from morebench.plots.style import MISSING_COLOUR, batch_looks, save_figure, type_looks
-from morebench.plots.umap_grid import compute_umap, draw_umap_grid
+from morebench.plots.umap_grid import draw_umap_grid
+from morebench.plots.umap_layout import compute_umap
 
 N = 90
 TITLES = {"more": "MoRE", "pca": "PCA", "scvi": "scVI"}

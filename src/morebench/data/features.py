@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from morebench.data.mapping import check_size
 from morebench.data.prepare import main_modality
 from morebench.data.spec import Features
-from morebench.errors import DataError
+from morebench.errors import DataError, listed
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 TARGET_SUM = 1e4
 MAX_SCALED = 10.0
+MIN_RANKED = 2  # a batch of one cell has no dispersion: scanpy fails on it, or crashes
 
 
 @dataclass
@@ -43,7 +44,7 @@ class SplitInput:
 
 def log_normalise(counts_ng: sp.csr_matrix, target_sum: float = TARGET_SUM) -> sp.csr_matrix:
     """Return log1p of counts scaled to ``target_sum`` a cell; empty cells stay empty."""
-    total = np.asarray(counts_ng.sum(1)).ravel()
+    total = np.asarray(counts_ng.sum(1), dtype=np.float64).ravel()
     factor = np.divide(target_sum, total, out=np.zeros_like(total), where=total > 0)
     scaled = (sp.diags(factor) @ counts_ng).tocsr().astype(np.float32)
     return scaled.log1p()
@@ -59,25 +60,42 @@ def choose_genes(
     counts_ng, log_ng : (n, g) csr matrices
         Raw counts (``seurat_v3`` uses them) and log-normalised values (the others do).
     batch : (n,) array of str
-        With ``batch_aware``, genes are ranked within batches and the ranks combined.
+        With ``batch_aware``, genes are ranked within batches and the ranks combined;
+        cells of a batch of fewer than ``MIN_RANKED`` cells take no part.
 
     Returns
     -------
     (g, 4) DataFrame
         ``mean, dispersion, dispersion_norm, highly_variable``.
+
+    Raises
+    ------
+    DataError
+        scanpy cannot rank genes by this flavour within batches this small.
     """
     import anndata
     import scanpy as sc
 
+    names, sizes = np.unique(batch, return_counts=True)
+    within = names[sizes >= MIN_RANKED]
+    aware = features.batch_aware and len(within) > 0
+    ranked = np.isin(batch, within) if aware else np.ones(len(batch), dtype=bool)
     by_rank = features.flavor == "seurat_v3"
-    data = anndata.AnnData(counts_ng if by_rank else log_ng)
-    data.obs["batch"] = pd.Categorical(batch)
-    sc.pp.highly_variable_genes(
-        data,
-        n_top_genes=min(features.n_top, data.n_vars),
-        flavor=features.flavor,
-        batch_key="batch" if features.batch_aware and len(set(batch)) > 1 else None,
-    )
+    data = anndata.AnnData((counts_ng if by_rank else log_ng)[ranked])
+    data.obs["batch"] = pd.Categorical(batch[ranked])
+    try:
+        sc.pp.highly_variable_genes(
+            data,
+            n_top_genes=min(features.n_top, data.n_vars),
+            flavor=features.flavor,
+            batch_key="batch" if aware and len(within) > 1 else None,
+        )
+    except ValueError as error:
+        found = listed(f"{n}: {s}" for n, s in zip(names, sizes, strict=True))
+        raise DataError(
+            f"features.flavor: {features.flavor!r} cannot rank genes in cells by batch of {found} "
+            f"({' '.join(str(error).split())[:200]}); valid here: seurat, or batch_aware: false"
+        ) from error
     spread = ("variances", "variances_norm") if by_rank else ("dispersions", "dispersions_norm")
     return pd.DataFrame(
         {

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from morebench.errors import ConfigError
+from morebench.registry import TASKS, TRUSTED_LABEL_SOURCES, split_kind
 
 Modality = Literal["rna", "adt", "atac", "spatial"]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
@@ -28,6 +29,7 @@ class Constant(Strict):
 
 
 Column = str | Constant
+Value = str | bool | int  # of an obs column, compared as text
 
 
 class Labels(Strict):
@@ -45,8 +47,8 @@ class Doublets(Strict):
     """Experimental or planted truth about doublets."""
 
     column: str
-    positive: list[str | bool] = [True]
-    missing: list[str | bool] = Field([], description="values that mean that there is no truth")
+    positive: list[Value] = [True]
+    missing: list[Value] = Field([], description="values that mean that there is no truth")
 
 
 class Part(Strict):
@@ -59,7 +61,7 @@ class Part(Strict):
     label_column: str | None = None
     label_map: dict[str, str] = Field({}, description="renames types, so that the parts agree")
     layer: str | None = None
-    exclude: dict[str, list[str | bool]] = {}
+    exclude: dict[str, list[Value]] = {}
 
 
 class QC(Strict):
@@ -89,6 +91,15 @@ class Features(Strict):
     batch_aware: bool = True
     min_cells: int = Field(5, ge=1, description="a gene must be found in that many fitted cells")
     n_pcs: int = Field(50, ge=2)
+
+    @model_validator(mode="after")
+    def _fewer_components_than_genes(self) -> Self:
+        if self.n_pcs >= self.n_top:
+            raise ValueError(
+                f"n_pcs = {self.n_pcs} components need more than n_top = {self.n_top} genes; "
+                f"set n_pcs to {self.n_top - 1} or less"
+            )
+        return self
 
 
 class Partial(Strict):
@@ -126,7 +137,7 @@ class DatasetConfig(Strict):
     platform: Column | None = None
     labels: Labels | None = None
     doublets: Doublets | None = None
-    exclude: dict[str, list[str | bool]] = Field({}, description="column: values to leave out")
+    exclude: dict[str, list[Value]] = Field({}, description="column: values to leave out")
     qc: QC = QC()
     features: Features = Features()
     splits: Splits = Splits()
@@ -140,6 +151,12 @@ class DatasetConfig(Strict):
             raise ValueError(f"needs exactly one of bundled, path, concat; found {given or 'none'}")
         if self.params and not self.bundled:
             raise ValueError("params belong to a bundled dataset")
+        if self.modalities and not str(self.path).endswith(".h5mu"):
+            raise ValueError("modalities belong to an .h5mu file")
+        if self.concat and self.exclude:
+            raise ValueError("exclude belongs into the entries of concat")
+        if self.labels is None and any(p.label_column or p.label_map for p in self.concat):
+            raise ValueError("label_column and label_map need labels")
         return self
 
 
@@ -158,8 +175,44 @@ def splits_of(dataset: DatasetConfig) -> dict[str, str | None]:
             split = f"{kind}-{slug(item)}"
             if split in found:
                 raise ConfigError(f"splits.{kind}: {item!r} gives the split id {split!r} twice")
+            if not slug(item):
+                raise ConfigError(
+                    f"splits.{kind}: {item!r} has no letter or digit to name a split by"
+                )
             found[split] = item
     return found
+
+
+def check_tasks(dataset: DatasetConfig, where: str) -> None:
+    """Raise ConfigError for a task or split that the dataset's declaration cannot serve."""
+    kinds = {split_kind(s) for s in splits_of(dataset)}
+    for name in dataset.tasks:
+        at = f"{where}.tasks: {name!r}"
+        task = TASKS[name]
+        if {"labels", "trusted_labels"} & set(task.needs) and dataset.labels is None:
+            raise ConfigError(f"{at} needs 'labels'")
+        if "doublets" in task.needs and dataset.doublets is None:
+            raise ConfigError(f"{at} needs 'doublets'")
+        if "two_batches" in task.needs and not dataset.concat:
+            if dataset.batch is None:
+                raise ConfigError(f"{at} needs 'batch'")
+            if isinstance(dataset.batch, Constant):
+                raise ConfigError(
+                    f"{at} needs two batches or more, batch is {dataset.batch.value!r} for all"
+                )
+        if "trusted_labels" in task.needs and dataset.labels is not None:
+            if dataset.labels.source not in TRUSTED_LABEL_SOURCES:
+                raise ConfigError(
+                    f"{at} is never scored against labels whose source is "
+                    f"{dataset.labels.source!r}; valid: {', '.join(TRUSTED_LABEL_SOURCES)}"
+                )
+        if not kinds & set(task.splits):
+            raise ConfigError(
+                f"{at} is scored on splits of the kind {' or '.join(task.splits)}; 'splits' "
+                "lists none"
+            )
+    if dataset.labels is None and kinds != {"all"}:
+        raise ConfigError(f"{where}.splits: splits that show labels need 'labels'")
 
 
 def resolve(path: str, where: str) -> Path:

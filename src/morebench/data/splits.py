@@ -104,7 +104,8 @@ def make_split(
             fit = ~held
     else:
         raise DataError(f"split {split!r}: unknown kind {kind!r}")
-    if not scored.any():
+    # A dataset without labels has its `all` split too: methods and figures need its input.
+    if not scored.any() and (kind != "all" or truth["cell_type"].notna().any()):
         raise DataError(f"split {split!r}: no cell with a usable label would be scored")
     if kind != "all" and not shown.any():
         raise DataError(f"split {split!r}: no label would be shown")

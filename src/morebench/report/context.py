@@ -14,7 +14,6 @@ from morebench.registry import METRICS, TASKS
 from morebench.report.build import ReportContext
 
 TABLES = ("scores", "summary", "runtime", "failures", "manifest", "methods", "datasets")
-RANK_BY = {"integration": "total", "annotation": "macro_f1", "doublets": "auprc"}
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -50,5 +49,5 @@ def read_context(results: Path) -> ReportContext:
         tables=tables,
         settings_yaml=config_file.read_text(),
         provenance=provenance,
-        rank_by=RANK_BY,
+        rank_by={name: t.rank_by for name, t in TASKS.items()},
     )
