@@ -1,4 +1,5 @@
 # Configuration, paths and the helpers of every rule. All Python of the rules is here.
+import hashlib
 import json
 import os
 import shlex
@@ -9,9 +10,9 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-SOURCE = Path(workflow.basedir) / "src"
+ROOT = Path(workflow.basedir)
+SOURCE = ROOT / "src"
 sys.path.insert(0, str(SOURCE))
-os.environ["PYTHONPATH"] = str(SOURCE)  # scripts find the library in every environment
 
 from morebench import config as settings_of
 from morebench import plan, registry
@@ -35,10 +36,14 @@ CELLS = plan.expected(CONFIG)
 RUNS = plan.runs(CONFIG)
 SCORED = plan.scored(CONFIG)
 WITH_CONDA = "conda" in {str(m) for m in workflow.deployment_settings.deployment_method}
-# -P: a script's own folder is not searched for modules.
-PYTHON = ("python" if WITH_CONDA else shlex.quote(sys.executable)) + " -P"
-CONFIG_HASH = settings_of.config_hash(CONFIG)
-SCRIPTS = Path(workflow.basedir) / "workflow_scripts"
+# Jobs inherit these: their commands find the library, the scripts and this interpreter.
+os.environ.update(
+    PYTHONPATH=str(SOURCE),
+    MOREBENCH_ROOT=str(ROOT),
+    MOREBENCH_CONFIG_HASH=settings_of.config_hash(CONFIG),
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+)
+SCRIPTS = ROOT / "workflow_scripts"
 
 
 wildcard_constraints:
@@ -47,10 +52,6 @@ wildcard_constraints:
     task="|".join(registry.TASKS),
     split=r"(all|partial|lobo-[\w.]+|unseen-[\w.]+|newtype-[\w.]+)",
     seed=r"\d+",
-
-
-def script(name):
-    return shlex.quote(str(SCRIPTS / f"{name}.py"))
 
 
 def digest(name, *modules):
@@ -68,7 +69,7 @@ def compact_in_order(content):
 
 
 def environment(name):
-    return str(Path(workflow.basedir) / registry.ENVIRONMENTS[name].file)
+    return str(ROOT / registry.ENVIRONMENTS[name].file)
 
 
 def method_environment(wildcards):
@@ -78,9 +79,8 @@ def method_environment(wildcards):
 def dataset_spec(wildcards):
     """What decides the prepared dataset: not its splits, features, tasks or title."""
     dataset = CONFIG.datasets[wildcards.dataset].model_dump(mode="json")
-    later = ("features", "tasks", "title", "use", "methods")
-    spec = {k: v for k, v in dataset.items() if k not in later}
-    return compact({**spec, "features": {"n_pcs": dataset["features"]["n_pcs"]}})
+    later = ("features", "splits", "tasks", "title", "use", "methods")
+    return compact({k: v for k, v in dataset.items() if k not in later})
 
 
 def source_files(wildcards):
@@ -116,7 +116,11 @@ def fit_input(wildcards):
 
 
 def method_settings(wildcards):
-    return compact(METHODS[wildcards.method].settings())
+    """What decides a method's output; for one with its own environment, also its pins."""
+    method = METHODS[wildcards.method]
+    own = registry.ENVIRONMENTS[method.spec.environment]
+    pins = (ROOT / own.file).read_text() if own.isolated else ""
+    return compact({**method.settings(), "pins": hashlib.sha256(pins.encode()).hexdigest()[:12]})
 
 
 def method_inputs(wildcards):
@@ -220,13 +224,8 @@ def salvage():
     partial.mkdir(parents=True, exist_ok=True)
     resolved = partial / "config.json"
     resolved.write_text(json.dumps(settings_of.resolved(CONFIG), default=list))
-    command = [
-        sys.executable,
-        str(SCRIPTS / "aggregate.py"),
-        str(resolved),
-        str(RESULTS),
-        str(partial),
-    ]
+    script = SCRIPTS / "aggregate.py"
+    command = [sys.executable, "-P", script, resolved, partial / "run.json", "--results", RESULTS]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         print(f"\nThe tables of what exists could not be written:\n{done.stderr}", file=sys.stderr)

@@ -17,8 +17,8 @@ rule embed:
         runtime=lambda wildcards: spec_of(wildcards).runtime_min,
         gpu=lambda wildcards: spec_of(wildcards).gpu,
         attempt=lambda wildcards, attempt: attempt,
+        attempts=CONFIG.attempts,
     params:
-        script=script("embed"),
         settings=method_settings,
         optional=optional_inputs,
         here="--this-environment" if WITH_CONDA else "",
@@ -26,8 +26,9 @@ rule embed:
     message:
         "run {wildcards.method} on {wildcards.dataset} / {wildcards.split}, seed {wildcards.seed}"
     shell:
-        "{PYTHON} {params.script} {output} --input {input.data} {params.optional} "
+        'python -P "$MOREBENCH_ROOT"/workflow_scripts/embed.py '
+        "{output} --input {input.data} {params.optional} "
         "--settings {params.settings:q} --dataset {wildcards.dataset} --split {wildcards.split} "
         "--seed {wildcards.seed} --log {log} --threads {threads} --mem-mb {resources.mem_mb} "
         "--runtime-min {resources.runtime} --attempt {resources.attempt} "
-        "--attempts {CONFIG.attempts} {params.here} 2> {log}"
+        "--attempts {resources.attempts} {params.here} 2>> {log}"

@@ -17,7 +17,6 @@ rule evaluate:
     resources:
         mem_mb=CONFIG.evaluation.mem_mb,
     params:
-        script=script("evaluate"),
         entry=lambda wildcards: registry.TASKS[wildcards.task].entry,
         entrants=lambda wildcards: compact(scored_entrants(wildcards)),
         settings=task_settings,
@@ -25,7 +24,8 @@ rule evaluate:
     message:
         "score {wildcards.task} on {wildcards.dataset} / {wildcards.split}"
     shell:
-        "OMP_NUM_THREADS={threads} {PYTHON} {params.script} {output} --input {input.data} "
+        'OMP_NUM_THREADS={threads} python -P "$MOREBENCH_ROOT"/workflow_scripts/evaluate.py '
+        "{output} --input {input.data} "
         "--split-file {input.split} --truth {input.truth} --dataset {wildcards.dataset} "
         "--split {wildcards.split} --task {wildcards.task} --entry {params.entry} "
         "--entrants {params.entrants:q} --settings {params.settings:q} --threads {threads} "
@@ -46,12 +46,12 @@ rule umap:
     resources:
         mem_mb=CONFIG.evaluation.mem_mb,
     params:
-        script=script("compute_umap"),
         entrants=lambda wildcards: compact(drawn_entrants(wildcards)),
         seed=CONFIG.evaluation.seed,
         code=digest("compute_umap"),
     message:
         "UMAP of {wildcards.dataset} / {wildcards.split}"
     shell:
-        "{PYTHON} {params.script} {output} --input {input.data} --truth {input.truth} "
+        'python -P "$MOREBENCH_ROOT"/workflow_scripts/compute_umap.py '
+        "{output} --input {input.data} --truth {input.truth} "
         "--entrants {params.entrants:q} --seed {params.seed} > {log} 2>&1"

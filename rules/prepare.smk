@@ -17,13 +17,13 @@ rule prepare:
     resources:
         mem_mb=8000,
     params:
-        script=script("prepare"),
         spec=dataset_spec,
         code=lambda wildcards: digest("prepare", *source_modules(wildcards)),
     message:
         "prepare {wildcards.dataset}"
     shell:
-        "{PYTHON} {params.script} {wildcards.dataset} {params.spec:q} {output.prepared} "
+        'python -P "$MOREBENCH_ROOT"/workflow_scripts/prepare.py '
+        "{wildcards.dataset} {params.spec:q} {output.prepared} "
         "{output.truth} {output.facts} {output.cells} {output.genes} > {log} 2>&1"
 
 
@@ -39,14 +39,14 @@ rule split:
     conda:
         environment("core")
     params:
-        script=script("split"),
         held_out=held_out,
         partial=partial_spec,
         code=digest("split"),
     message:
         "split {wildcards.dataset} / {wildcards.split}"
     shell:
-        "{PYTHON} {params.script} {input.prepared} {input.truth} {output.table} "
+        'python -P "$MOREBENCH_ROOT"/workflow_scripts/split.py '
+        "{input.prepared} {input.truth} {output.table} "
         "--split {wildcards.split} --partial {params.partial:q} "
         "--held-out={params.held_out:q} > {log} 2>&1"
 
@@ -66,11 +66,11 @@ rule make_input:
     resources:
         mem_mb=8000,
     params:
-        script=script("make_input"),
         features=features_spec,
         code=digest("make_input"),
     message:
         "input of {wildcards.dataset} / {wildcards.split}"
     shell:
-        "{PYTHON} {params.script} {input.prepared} {input.split} {output.data} {output.genes} "
+        'python -P "$MOREBENCH_ROOT"/workflow_scripts/make_input.py '
+        "{input.prepared} {input.split} {output.data} {output.genes} "
         "{output.facts} --features {params.features:q} > {log} 2>&1"

@@ -9,13 +9,13 @@ rule settings:
     conda:
         environment("core")
     params:
-        script=script("settings"),
         config=compact(settings_of.resolved(CONFIG)),
         code=digest("settings"),
     message:
         "write the resolved configuration"
     shell:
-        "{PYTHON} {params.script} {output} {params.config:q} > {log} 2>&1"
+        'python -P "$MOREBENCH_ROOT"/workflow_scripts/settings.py '
+        "{output} {params.config:q} > {log} 2>&1"
 
 
 rule aggregate:
@@ -38,18 +38,18 @@ rule aggregate:
             ),
             category="Tables",
         ),
-        PATHS.table("run.json"),
+        run=PATHS.table("run.json"),
     log:
         PATHS.log_of("aggregate", "aggregate"),
     conda:
         environment("core")
     params:
-        script=script("aggregate"),
         code=digest("aggregate"),
     message:
         "gather the tables"
     shell:
-        "{PYTHON} {params.script} {input.config} {RESULTS} {RESULTS}/tables > {log} 2>&1"
+        'python -P "$MOREBENCH_ROOT"/workflow_scripts/aggregate.py '
+        "{input.config} {output.run} > {log} 2>&1"
 
 
 rule draw_qc:
@@ -60,78 +60,78 @@ rule draw_qc:
         genes=PATHS.input("{dataset}", "all", "genes.parquet"),
         facts=PATHS.input("{dataset}", "all", "json"),
     output:
-        report(
+        svg=report(
             PATHS.figure("{dataset}/qc.svg"),
             category="Quality control",
             labels={"dataset": "{dataset}"},
         ),
-        PATHS.figure("{dataset}/qc.png"),
+        png=PATHS.figure("{dataset}/qc.png"),
     log:
         PATHS.log_of("figures", "{dataset}", "qc"),
     conda:
         environment("core")
     params:
-        script=script("draw_qc"),
         title=title_of,
         code=digest("draw_qc"),
     message:
         "draw quality control of {wildcards.dataset}"
     shell:
-        "{PYTHON} {params.script} {output[0]} {input} --title {params.title:q} "
-        "--config-hash {CONFIG_HASH} > {log} 2>&1"
+        'python -P "$MOREBENCH_ROOT"/workflow_scripts/draw_qc.py '
+        "{output.svg} {input} --title {params.title:q} "
+        "> {log} 2>&1"
 
 
 rule draw_umap:
     input:
         PATHS.umap("{dataset}", "{split}"),
     output:
-        report(
+        svg=report(
             PATHS.figure("{dataset}/umap-{split}.svg"),
             category="UMAP",
             labels={"dataset": "{dataset}", "split": "{split}"},
         ),
-        PATHS.figure("{dataset}/umap-{split}.png"),
+        png=PATHS.figure("{dataset}/umap-{split}.png"),
     log:
         PATHS.log_of("figures", "{dataset}", "umap-{split}"),
     conda:
         environment("core")
     params:
-        script=script("draw_umap"),
         title=title_of,
         titles=compact_in_order({name: m.spec.title for name, m in METHODS.items()}),
         code=digest("draw_umap"),
     message:
         "draw UMAP of {wildcards.dataset} / {wildcards.split}"
     shell:
-        "{PYTHON} {params.script} {output[0]} {input} --titles {params.titles:q} "
+        'python -P "$MOREBENCH_ROOT"/workflow_scripts/draw_umap.py '
+        "{output.svg} {input} --titles {params.titles:q} "
         "--title {params.title:q} "
-        "--config-hash {CONFIG_HASH} > {log} 2>&1"
+        "> {log} 2>&1"
 
 
 rule draw_scores:
     input:
         PATHS.table("summary.tsv"),
     output:
-        report(
+        svg=report(
             PATHS.figure("{dataset}/scores-{split}-{task}.svg"),
             category="Scores",
             labels={"dataset": "{dataset}", "split": "{split}", "task": "{task}"},
         ),
-        PATHS.figure("{dataset}/scores-{split}-{task}.png"),
+        png=PATHS.figure("{dataset}/scores-{split}-{task}.png"),
     log:
         PATHS.log_of("figures", "{dataset}", "scores-{split}-{task}"),
     conda:
         environment("core")
     params:
-        script=script("draw_scores"),
         title=title_of,
         code=digest("draw_scores"),
     message:
         "draw scores of {wildcards.dataset} / {wildcards.split} / {wildcards.task}"
     shell:
-        "{PYTHON} {params.script} {output[0]} {input} --dataset {wildcards.dataset} "
+        'python -P "$MOREBENCH_ROOT"/workflow_scripts/draw_scores.py '
+        "{output.svg} {input} --dataset {wildcards.dataset} "
         "--split {wildcards.split} --task {wildcards.task} --title {params.title:q} "
-        "--config-hash {CONFIG_HASH} > {log} 2>&1"
+        "> {log} 2>&1"
 
 
 rule web_report:
@@ -147,12 +147,12 @@ rule web_report:
     conda:
         environment("core")
     params:
-        script=script("write_report"),
         code=digest("write_report"),
     message:
         "write the report"
     shell:
-        "{PYTHON} {params.script} {output} {RESULTS} > {log} 2>&1"
+        'python -P "$MOREBENCH_ROOT"/workflow_scripts/write_report.py '
+        "{output} {input.config} > {log} 2>&1"
 
 
 rule check:
@@ -167,9 +167,9 @@ rule check:
     conda:
         environment("core")
     params:
-        script=script("check"),
         code=digest("check"),
     message:
         "check that every expected cell has its result"
     shell:
-        "{PYTHON} {params.script} {input.manifest} {input.failures} {output} > {log} 2>&1"
+        'python -P "$MOREBENCH_ROOT"/workflow_scripts/check.py '
+        "{input.manifest} {input.failures} {output} > {log} 2>&1"

@@ -1,15 +1,18 @@
 """Gather every score and status into the tables of the run."""
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from morebench import job
 from morebench.aggregate import write_tables
 from morebench.config import load_file
 
 
-def main(config: Path, results: Path, tables: Path) -> None:
-    """Write the tables; what is missing stands in them as missing."""
-    write_tables(load_file(config), results, tables)
+def main(config: Path, run: Path, results: Annotated[Path | None, typer.Option()] = None) -> None:
+    """Write the tables beside ``run``; what is missing stands in them as missing."""
+    write_tables(load_file(config), results or config.parent, run.parent)
 
 
 if __name__ == "__main__":

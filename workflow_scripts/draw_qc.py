@@ -22,7 +22,7 @@ def main(
     genes: Path,
     facts: Path,
     title: Annotated[str, typer.Option()],
-    config_hash: Annotated[str, typer.Option()],
+    config_hash: Annotated[str, typer.Option(envvar="MOREBENCH_CONFIG_HASH")],
 ) -> None:
     """Write the SVG and its PNG preview."""
     figure = draw_qc(

@@ -20,7 +20,7 @@ def main(
     split: Annotated[str, typer.Option()],
     task: Annotated[str, typer.Option()],
     title: Annotated[str, typer.Option()],
-    config_hash: Annotated[str, typer.Option()],
+    config_hash: Annotated[str, typer.Option(envvar="MOREBENCH_CONFIG_HASH")],
 ) -> None:
     """Write the SVG and its PNG preview."""
     summary = pd.read_csv(table, sep="\t", keep_default_na=False, na_values=[""])

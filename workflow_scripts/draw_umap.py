@@ -18,7 +18,7 @@ def main(
     table: Path,
     titles: Annotated[str, typer.Option()],
     title: Annotated[str, typer.Option()],
-    config_hash: Annotated[str, typer.Option()],
+    config_hash: Annotated[str, typer.Option(envvar="MOREBENCH_CONFIG_HASH")],
 ) -> None:
     """Write the SVG and its PNG preview."""
     found = pd.read_parquet(table)

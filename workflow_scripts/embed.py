@@ -20,6 +20,7 @@ def main(
     split: Annotated[str, typer.Option()],
     seed: Annotated[int, typer.Option()],
     log: Annotated[Path, typer.Option()],
+    root: Annotated[Path, typer.Option(envvar="MOREBENCH_ROOT", help="has envs/ and .venvs/")],
     threads: Annotated[int, typer.Option()],
     mem_mb: Annotated[float, typer.Option()],
     runtime_min: Annotated[float, typer.Option()],
@@ -27,7 +28,6 @@ def main(
     attempts: Annotated[int, typer.Option()] = 1,
     labels: Annotated[Path | None, typer.Option()] = None,
     all_genes: Annotated[Path | None, typer.Option()] = None,
-    environments_root: Annotated[Path, typer.Option()] = Path(".venvs"),
     this_environment: Annotated[bool, typer.Option()] = False,
 ) -> None:
     """Write the run's directory: its status always, its output when ok."""
@@ -41,7 +41,7 @@ def main(
         shown = (table["cell_id"].to_numpy(dtype=object), table["label"].to_numpy(dtype=object))
     python = Path(sys.executable)
     if not this_environment:
-        python = environments.interpreter(method["environment"], root=environments_root)
+        python = environments.interpreter(method["environment"], root=root, on_progress=print)
     status = Status(
         dataset, split, method["name"], seed, "failed", attempt=attempt, log=log.as_posix()
     )

@@ -7,9 +7,9 @@ from morebench.report.build import build_report
 from morebench.report.context import read_context
 
 
-def main(output: Path, results: Path) -> None:
+def main(output: Path, config: Path) -> None:
     """Write ``index.html``; figures are linked by paths relative to it."""
-    build_report(output, title="morebench", context=read_context(results))
+    build_report(output, title="morebench", context=read_context(config.parent))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from morebench.config import Config, config_hash, methods_of
+from morebench.errors import ContractError
 from morebench.evaluate import SCORE_COLUMNS
 from morebench.io.atomic import read_json, read_parquet, write_json, write_tsv
 from morebench.io.outputs import Status, read_status
@@ -26,11 +27,15 @@ SUMMARY_KEYS = ["dataset", "split", "task", "method", "title", "track", "metric"
 
 
 def statuses(config: Config, paths: Paths) -> dict[Run, Status | None]:
-    """Read the status of every run; None where it left none."""
+    """Read the status of every run; None where it left none, failed where it is damaged."""
     found: dict[Run, Status | None] = {}
     for run in runs(config):
         directory = paths.embedding(run)
-        found[run] = read_status(directory) if (directory / "status.json").exists() else None
+        try:
+            found[run] = read_status(directory) if (directory / "status.json").exists() else None
+        except ContractError as error:
+            log = str(paths.log(run))
+            found[run] = Status(*_key(run), state="failed", reason=str(error), log=log)
     return found
 
 
@@ -182,7 +187,9 @@ def methods_table(config: Config, found: Mapping[Run, Status | None]) -> pd.Data
     rows = []
     for name, method in methods_of(config).items():
         ran = [s.versions for r, s in found.items() if r.method == name and s is not None]
-        versions = sorted({f"{k} {v}" for found_ in ran for k, v in found_.items() if k != "python"})
+        versions = sorted(
+            {f"{k} {v}" for found_ in ran for k, v in found_.items() if k != "python"}
+        )
         rows.append(
             {
                 "name": name, "title": method.spec.title, "track": method.spec.track,

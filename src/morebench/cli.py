@@ -108,8 +108,8 @@ def retry(
     configfile: ConfigFile = DEFAULT_CONFIG,
     cores: Annotated[str, typer.Option(help="as snakemake --cores")] = "all",
 ) -> None:
-    """Run again every method run that is not ok, and what rests on it."""
-    from morebench.aggregate import statuses
+    """Run again every method run and scoring that is not ok, and what rests on it."""
+    from morebench.aggregate import scores_table, statuses
     from morebench.config import load_file
     from morebench.paths import Paths
 
@@ -117,6 +117,9 @@ def retry(
     paths = Paths(Path(config.results))
     found = statuses(config, paths)
     bad = [paths.embedding(r) for r, s in found.items() if s is not None and s.state != "ok"]
+    scores = scores_table(config, paths)
+    failed = scores.loc[scores["status"] == "failed", ["dataset", "split", "task"]]
+    bad += [paths.scores(*key) for key in failed.drop_duplicates().itertuples(index=False)]
     command = [sys.executable, "-m", "snakemake", "--cores", cores]
     if configfile != DEFAULT_CONFIG:
         command += ["--configfile", str(configfile)]

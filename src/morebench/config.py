@@ -18,7 +18,7 @@ from morebench.registry import DATASETS, METHODS, SPLIT_KINDS, TASKS, MethodSpec
 
 RESERVED = ("method", "title", "resources")
 # Steps of a validation error's location that name a branch of a type, not a key.
-BRANCHES = ("str", "bool", "int", "Constant", "[key]")
+BRANCHES = ("str", "bool", "int", "float", "Constant", "[key]")
 
 
 def _once(values: list[Any]) -> list[Any]:
@@ -53,7 +53,7 @@ class Resources(Strict):
 
     threads: int | None = Field(None, ge=1)
     mem_mb: int | None = Field(None, ge=100)
-    runtime_min: float | None = Field(None, gt=0)
+    runtime_min: int | None = Field(None, ge=1)  # whole: Snakemake rounds, .4 would be none
     gpu: int | None = Field(None, ge=0)
 
 

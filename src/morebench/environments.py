@@ -16,6 +16,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TextIO
 
 import yaml
 from filelock import FileLock, Timeout
@@ -146,11 +147,14 @@ def versions(python: Path, packages: Iterable[str]) -> dict[str, str]:
     MorebenchError
         The interpreter does not run.
     """
-    names = list(packages)
+    return _versions(python, list(packages), dict(os.environ))
+
+
+def _versions(python: Path, names: list[str], env: dict[str, str]) -> dict[str, str]:
     # -P: a folder in the working directory must not pass for an installed package
     command = [str(python), "-P", "-c", _VERSIONS, *names]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     except (OSError, subprocess.CalledProcessError) as error:
         detail = getattr(error, "stderr", None) or str(error)
         raise MorebenchError(f"{python}: does not run: {detail.strip()}") from error
@@ -202,7 +206,7 @@ def _build(spec: EnvironmentSpec, wanted: tuple[str, ...], home: Path) -> None:
             _call(spec, [sys.executable, "-m", "venv", str(home)], out, log)
             pip = [str(python), "-m", "pip", "install", "--no-input"]
             _call(spec, [*pip, "--disable-pip-version-check", *wanted], out, log)
-        found = versions(python, [pin.split("==")[0] for pin in wanted])
+        found = _versions(python, [pin.split("==")[0] for pin in wanted], _clean_env())
         wrong = [
             f"{pin} (found {found[pin.split('==')[0]]})"
             for pin in wanted
@@ -220,11 +224,8 @@ def _build(spec: EnvironmentSpec, wanted: tuple[str, ...], home: Path) -> None:
         raise
 
 
-def _call(spec: EnvironmentSpec, command: list[str], out: object, log: Path) -> None:
-    # PYTHONPATH would show pip the packages of the main environment as installed
-    hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
-    env = {key: value for key, value in os.environ.items() if key not in hidden}
-    done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=env)  # type: ignore[call-overload]
+def _call(spec: EnvironmentSpec, command: list[str], out: TextIO, log: Path) -> None:
+    done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=_clean_env())
     if done.returncode:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
         step = "pip install" if "pip" in command else "python -m venv"
@@ -232,3 +233,9 @@ def _call(spec: EnvironmentSpec, command: list[str], out: object, log: Path) -> 
             f"environment {spec.name} ({spec.file}): {step} failed with exit status "
             f"{done.returncode}; the end of {log}:\n{tail}"
         )
+
+
+def _clean_env() -> dict[str, str]:
+    """Return the environment variables without those that show pip another environment."""
+    hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    return {key: value for key, value in os.environ.items() if key not in hidden}

@@ -6,7 +6,7 @@ import pandas as pd
 
 from morebench.config import Config
 from morebench.data.mapping import LEVELS, check_held_out, check_size
-from morebench.data.sources import peek
+from morebench.data.peek import peek
 from morebench.errors import DataError
 from morebench.io.prepared import spells
 

@@ -40,7 +40,8 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
 )
 # Where data and truth stand is none of a method's business.
-HIDDEN_VARIABLES = ("MOREBENCH_DATA", "PWD", "OLDPWD")
+HIDDEN_VARIABLES = ("PWD", "OLDPWD")
+HIDDEN_PREFIX = "MOREBENCH_"
 
 
 class RetryWithMoreMemory(Exception):
@@ -69,7 +70,11 @@ class Watched:
 
 def child_environment(threads: int, directory: Path) -> dict[str, str]:
     """Return the process environment of a method: its threads, its temporary folder."""
-    environment = {k: v for k, v in os.environ.items() if k not in HIDDEN_VARIABLES}
+    environment = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in HIDDEN_VARIABLES and not k.startswith(HIDDEN_PREFIX)
+    }
     environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
     environment |= {
         "PYTHONPATH": str(Path(morebench.__file__).parents[1]),

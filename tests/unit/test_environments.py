@@ -283,7 +283,8 @@ def test_published_harmony_mixes_strongly_shifted_batches(child):
 
 
 @pytest.mark.slow
-def test_published_environment_holds_its_pins_only(published):
+def test_published_environment_holds_its_pins_only(published, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     names = [p.split("==")[0] for p in environments.pins(ROOT / "envs/harmony_published.yaml")]
     freeze = subprocess.run(
         [str(published), "-m", "pip", "freeze"], capture_output=True, text=True, check=True

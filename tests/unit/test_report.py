@@ -311,3 +311,24 @@ def test_an_unknown_dataset_is_refused(context, tmp_path):
     context.qc_figures = {"other": context.qc_figures["kang"]}
     with pytest.raises(ContractError, match=r"qc_figures: datasets \['other'\]"):
         _build(context, tmp_path)
+
+
+def test_a_shared_run_tells_its_reason_on_every_split():
+    from morebench.report.context import told_by_cell
+
+    manifest = pd.DataFrame(
+        {
+            "dataset": "d",
+            "method": ["m", "m", "n"],
+            "seed": 0,
+            "split": ["all", "partial", "partial"],
+            "fitted_on": ["all", "all", "partial"],
+            "state": ["failed", "failed", "ok"],
+        }
+    )
+    failures = pd.DataFrame(
+        {"dataset": ["d"], "split": ["all"], "method": ["m"], "seed": [0], "state": ["failed"],
+         "reason": ["boom"], "log": ["a.log"]}
+    )  # fmt: skip
+    told = told_by_cell(manifest, failures)
+    assert told[["split", "reason"]].to_numpy().tolist() == [["all", "boom"], ["partial", "boom"]]

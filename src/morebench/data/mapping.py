@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from morebench.data.spec import Column, Constant, DatasetConfig, Part
+from morebench.data.spec import Column, Constant, DatasetConfig, Part, Value
 from morebench.errors import DataError, listed
 from morebench.registry import TASKS
 
@@ -23,6 +23,13 @@ def column(obs: pd.DataFrame, name: str, where: str) -> pd.Series:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise DataError(f"{where}: there is no obs column {name!r}; {hint}it has {listed(obs)}")
     return obs[name]
+
+
+def check_unique(names: pd.Index, what: str, where: str) -> None:
+    """Raise DataError for names that stand twice."""
+    doubled = names[names.duplicated()]
+    if len(doubled):
+        raise DataError(f"{where}: {len(doubled)} duplicated {what}, the first is {doubled[0]!r}")
 
 
 def _text(series: pd.Series) -> pd.Series:
@@ -44,9 +51,7 @@ def _grouping(obs: pd.DataFrame, source: Column | None, key: str, where: str) ->
     return values
 
 
-def keep_mask(
-    obs: pd.DataFrame, exclude: Mapping[str, Sequence[str | bool]], where: str
-) -> np.ndarray:
+def keep_mask(obs: pd.DataFrame, exclude: Mapping[str, Sequence[Value]], where: str) -> np.ndarray:
     """Return (n,) bool: cells that no ``exclude`` entry leaves out."""
     keep = np.ones(len(obs), dtype=bool)
     for name, values in exclude.items():
@@ -65,8 +70,12 @@ def _known(values: Iterable[object], found: pd.Series, where: str) -> None:
         )
 
 
-def map_obs(obs: pd.DataFrame, dataset: DatasetConfig, where: str, part: Part | None = None):
-    """Return the cells that stay, with our columns only, indexed by the original cell ids.
+def map_obs(
+    obs: pd.DataFrame, dataset: DatasetConfig, where: str, part: Part | None = None
+) -> pd.DataFrame:
+    """Return the cells that ``exclude`` leaves, with our columns, by original cell id.
+
+    ``labels.missing`` and ``labels.exclude`` speak of the whole dataset: see ``settle``.
 
     Parameters
     ----------
@@ -85,9 +94,7 @@ def map_obs(obs: pd.DataFrame, dataset: DatasetConfig, where: str, part: Part | 
     DataError
         Duplicated cell ids, absent columns, values that no cell has, no cell left.
     """
-    doubled = obs.index[obs.index.duplicated()]
-    if len(doubled):
-        raise DataError(f"{where}: {len(doubled)} duplicated cell ids, the first is {doubled[0]!r}")
+    check_unique(obs.index, "cell ids", where)
     obs = obs.loc[keep_mask(obs, dataset.exclude if part is None else part.exclude, where)]
     mapped = pd.DataFrame(index=obs.index, columns=list(MAPPED), dtype=object)
     for key in ("batch", "donor", "platform"):
@@ -109,15 +116,43 @@ def map_obs(obs: pd.DataFrame, dataset: DatasetConfig, where: str, part: Part | 
                 _known(part.label_map, values, f"{where}, label_map")
                 values = values.map(lambda v: part.label_map.get(v, v))
             mapped[level if level == "cell_type" else f"cell_type_{level}"] = values
-        if part is None:
-            _known([*labels.missing, *labels.exclude], mapped["cell_type"], f"{where}, labels")
-        keep = ~mapped["cell_type"].isin(labels.exclude)
-        no_label = mapped["cell_type"].isin(labels.missing)
-        mapped.loc[no_label, list(LEVELS)] = None
-        mapped, obs = mapped.loc[keep], obs.loc[keep]
     mapped["is_doublet"] = _doublet_truth(obs, dataset, where)
     if len(mapped) == 0:
-        raise DataError(f"{where}: no cell is left (of the file's own and after 'exclude')")
+        raise DataError(f"{where}: 'exclude' leaves no cell")
+    return mapped
+
+
+def settle(mapped: pd.DataFrame, dataset: DatasetConfig, where: str) -> pd.DataFrame:
+    """Take ``labels.missing`` as no label, leave the cells of ``labels.exclude`` out.
+
+    What a value must be found for, it must be found for in one file of the dataset at least.
+
+    Parameters
+    ----------
+    mapped : (n, ...) DataFrame
+        ``map_obs`` of the whole dataset; of all its files, where it has several.
+
+    Raises
+    ------
+    DataError
+        Values that no cell has, no cell left.
+    """
+    labels, doublets = dataset.labels, dataset.doublets
+    if doublets is not None and not (mapped["is_doublet"] == 1).any():
+        raise DataError(
+            f"{where}, doublets.positive: no cell has one of the values {doublets.positive} in "
+            f"{doublets.column!r}"
+        )
+    if labels is None:
+        return mapped
+    for key in ("missing", "exclude"):
+        _known(getattr(labels, key), mapped["cell_type"], f"{where}, labels.{key}")
+    no_label = mapped["cell_type"].isin(labels.missing)
+    mapped = mapped.copy()
+    mapped.loc[no_label, list(LEVELS)] = None
+    mapped = mapped.loc[~mapped["cell_type"].isin(labels.exclude)]
+    if len(mapped) == 0:
+        raise DataError(f"{where}, labels.exclude: no cell is left")
     return mapped
 
 
@@ -126,7 +161,8 @@ def _doublet_truth(obs: pd.DataFrame, dataset: DatasetConfig, where: str) -> pd.
     if dataset.doublets is None:
         return truth
     values = _text(column(obs, dataset.doublets.column, f"{where}, doublets"))
-    _known(dataset.doublets.positive, values, f"{where}, doublets.positive")
+    if not dataset.concat:  # one of several files may have none: see settle
+        _known(dataset.doublets.positive, values, f"{where}, doublets.positive")
     known = values.notna() & ~values.isin([str(v) for v in dataset.doublets.missing])
     truth[known] = values[known].isin([str(v) for v in dataset.doublets.positive]).astype(float)
     return truth
@@ -159,8 +195,24 @@ def check_held_out(mapped: pd.DataFrame, dataset: DatasetConfig, where: str) -> 
                 raise DataError(
                     f"{where}, splits.{key}: {item!r} does not exist; valid: {listed(present)}"
                 )
-        if key in ("lobo", "unseen") and items and len(batches) < 2:
-            raise DataError(f"{where}, splits.{key}: nothing is left when {items[0]!r} is held out")
+            one, other = (batches, "batch") if key != "newtype" else (types, "type")
+            if len(one) < 2:
+                raise DataError(
+                    f"{where}, splits.{key}: nothing is left when {item!r}, the only {other}, is "
+                    "held out"
+                )
+    usable = mapped["cell_type"].notna() & (mapped["is_doublet"] != 1)
+    if dataset.labels is not None and not usable.any():
+        raise DataError(f"{where}, labels: no cell has a usable label")
+    for key in ("lobo", "unseen"):
+        for item in getattr(dataset.splits, key):
+            held = mapped["batch"] == item
+            for what, cells in (("of", held), ("outside", ~held)):
+                if not (usable & cells).any():
+                    raise DataError(
+                        f"{where}, splits.{key}: no cell {what} the batch {item!r} has a usable "
+                        "label"
+                    )
 
 
 def check_size(n_cells: int, n_genes: int, n_pcs: int, where: str) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from morebench.data import qc
-from morebench.data.mapping import LEVELS, check_held_out, check_size
-from morebench.data.sources import Raw, load
+from morebench.data.mapping import LEVELS, check_held_out
+from morebench.data.sources import Raw, load, main_modality
 from morebench.data.spec import DatasetConfig
 from morebench.errors import DataError
 from morebench.io.prepared import TRUTH_COLUMNS, opaque_ids
@@ -45,11 +45,6 @@ class Prepared:
     cells: pd.DataFrame
     genes: pd.DataFrame
     facts: dict[str, Any]
-
-
-def main_modality(names: list[str]) -> str:
-    """Return the modality that single-modality methods use: RNA where there is any."""
-    return "rna" if "rna" in names else names[0]
 
 
 def _subset(raw: Raw, keep: np.ndarray) -> Raw:
@@ -91,13 +86,16 @@ def prepare(name: str, dataset: DatasetConfig) -> Prepared:
         modality.var = modality.var.loc[found]
         kept_genes[key] = [int(found.sum()), int(len(found))]
     part = raw.modalities[main]
-    check_size(len(raw.obs), part.counts_mg.shape[1], dataset.features.n_pcs, where)
+    if part.counts_mg.shape[1] == 0:
+        raise DataError(f"{where}.qc: no gene is found in min_cells = {dataset.qc.min_cells} cells")
 
     # Many files are sorted by type: the order of cells is shuffled, since it would tell.
     # MuData orders cells by the first modality that has them; the ids follow that order.
     shuffled = raw.obs.index[np.random.default_rng(ORDER_SEED).permutation(len(raw.obs))]
-    first = shuffled.isin(part.cells)
-    order = shuffled[first].append(shuffled[~first])
+    first = np.full(len(shuffled), -1)
+    for place, key in enumerate(_main_first(raw, main)):
+        first[(first < 0) & shuffled.isin(raw.modalities[key].cells)] = place
+    order = shuffled[np.argsort(first, kind="stable")]
     obs = raw.obs.loc[order]
     ids = pd.Series(opaque_ids(len(order)), index=order)
     data = _mudata(raw, obs, ids, metrics.loc[order], main)
@@ -123,6 +121,10 @@ def prepare(name: str, dataset: DatasetConfig) -> Prepared:
     return Prepared(data, truth[list(TRUTH_COLUMNS)], cells, genes, facts)
 
 
+def _main_first(raw: Raw, main: str) -> list[str]:
+    return [main, *(k for k in raw.modalities if k != main)]
+
+
 def _mudata(
     raw: Raw, obs: pd.DataFrame, ids: pd.Series, metrics: pd.DataFrame, main: str
 ) -> MuData:
@@ -130,7 +132,7 @@ def _mudata(
     import mudata
 
     parts = {}
-    for key in [main, *(k for k in raw.modalities if k != main)]:
+    for key in _main_first(raw, main):
         part = raw.modalities[key]
         cells = obs.index[obs.index.isin(part.cells)]
         parts[key] = anndata.AnnData(

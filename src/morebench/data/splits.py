@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from morebench.data.spec import Partial
-from morebench.errors import DataError
+from morebench.errors import DataError, listed
 from morebench.registry import split_kind
 
 KNOWN_HIDDEN = 0.2  # share of known cells that an open-set split hides, to be told from new ones
@@ -97,8 +97,14 @@ def make_split(
         scored = good & ~shown
         if kind == "newtype":
             fit = types != held_out
+            if fit.all():
+                valid = listed(sorted(set(types[good])))
+                raise DataError(f"split {split!r}: no cell is of type {held_out!r}; valid: {valid}")
     elif kind in ("lobo", "unseen"):
         held = batch == held_out
+        if not held.any():
+            valid = listed(sorted(set(batch)))
+            raise DataError(f"split {split!r}: no cell is of batch {held_out!r}; valid: {valid}")
         shown, scored = good & ~held, good & held
         if kind == "unseen":
             fit = ~held

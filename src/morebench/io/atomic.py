@@ -63,7 +63,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
     """Read a JSON object; a file that is not one raises ContractError."""
     try:
         content = json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ContractError(f"{path}: not JSON ({error}); delete it and run again") from error
     if not isinstance(content, dict):
         raise ContractError(f"{path}: holds {type(content).__name__}, expected an object")

@@ -24,11 +24,12 @@ def as_counts(matrix: Any, where: str) -> sp.csr_matrix:
     DataError
         If a value is NaN, infinite, negative or not an integer.
     """
+    kind = np.dtype(getattr(matrix, "dtype", object))
+    if kind.kind not in "biuf":
+        raise DataError(f"{where}: values of type {kind}, expected integer counts")
     counts = sp.csr_matrix(matrix)
     counts.sum_duplicates()
     values = np.asarray(counts.data)
-    if values.dtype.kind not in "biuf":
-        raise DataError(f"{where}: values of type {values.dtype}, expected integer counts")
     for what, bad in (
         ("NaN or infinite", ~np.isfinite(values)),
         ("negative", values < 0),

@@ -25,8 +25,19 @@ def check_input(data: AnnData, where: str) -> None:
     check_ids(data.obs_names, where)
     if set(data.obs.columns) - set(OBS_COLUMNS) or not {"batch", "fit_visible"} <= set(data.obs):
         raise ContractError(f"{where}: obs has {list(data.obs.columns)}; allowed: {OBS_COLUMNS}")
-    if set(data.obsm) != {"X_pca"} or len(data.layers) or len(data.obsp) or dict(data.uns):
-        raise ContractError(f"{where}: holds more than counts and obsm['X_pca']")
+    beyond = {
+        "obsm": set(data.obsm) - {"X_pca"},
+        "var": set(data.var.columns),
+        **{k: set(getattr(data, k)) for k in ("layers", "obsp", "varm", "varp", "uns")},
+        "raw": {"X"} if data.raw is not None else set(),
+    }
+    extra = {k: sorted(v) for k, v in beyond.items() if v}
+    if extra or "X_pca" not in data.obsm:
+        raise ContractError(
+            f"{where}: holds more or less than counts and obsm['X_pca']: {extra or list(data.obsm)}"
+        )
+    if data.obs["batch"].isna().any() or data.obs["fit_visible"].dtype != bool:
+        raise ContractError(f"{where}: obs needs a batch for every cell and bool fit_visible")
     if not np.isfinite(data.obsm["X_pca"]).all():
         raise ContractError(f"{where}: obsm['X_pca'] has values that are not finite")
 
@@ -65,6 +76,8 @@ def write_labels(path: str | Path, cell_ids: np.ndarray, labels: np.ndarray) -> 
 def read_labels(path: str | Path, cell_ids: np.ndarray) -> np.ndarray:
     """Return (n,) array of object: the shown labels in the order of ``cell_ids``, else None."""
     frame = read_parquet(path, ("cell_id", "label")).set_index("cell_id")["label"]
+    if not frame.index.is_unique or frame.isna().any():
+        raise ContractError(f"{path}: a cell stands in it twice, or without a label")
     unknown = frame.index.difference(pd.Index(cell_ids))
     if len(unknown):
         raise ContractError(f"{path}: shows a label of {unknown[0]!r}, which the input lacks")

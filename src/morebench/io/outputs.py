@@ -61,8 +61,10 @@ def read_status(directory: str | Path) -> Status:
     path = Path(directory) / STATUS_FILE
     content = read_json(path)
     known = {f.name for f in fields(Status)}
-    if set(content) != known or content["state"] not in STATES:
+    if set(content) != known:
         raise ContractError(f"{path}: not a status: {sorted(set(content) ^ known)} differ")
+    if content["state"] not in STATES:
+        raise ContractError(f"{path}: state {content['state']!r}, expected one of {STATES}")
     if content["state"] == "ok" and not (Path(directory) / OUTPUT_FILE).is_file():
         raise ContractError(f"{path}: the state is ok but {OUTPUT_FILE} is missing")
     return Status(**content)
@@ -78,9 +80,35 @@ def _dense(name: str, value: Any, shape: tuple[int | None, ...], where: str) -> 
         raise ContractError(f"{where}: {name} has shape {value.shape}, expected {wanted}")
     if value.dtype.kind not in "fiu":
         raise ContractError(f"{where}: {name} is of type {value.dtype}, expected numbers")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+        value = value.astype(np.float32)
     if not np.isfinite(value).all():
-        raise ContractError(f"{where}: {name} has values that are not finite")
-    return value.astype(np.float32)
+        raise ContractError(f"{where}: {name} has values that are not finite in float32")
+    return value
+
+
+def _graph(value: Any, n_cells: int, where: str) -> sp.csr_matrix:
+    if not sp.issparse(value) or value.shape != (n_cells, n_cells):
+        raise ContractError(f"{where}: graph is no sparse {n_cells} x {n_cells} matrix")
+    if value.dtype.kind not in "biuf":
+        raise ContractError(f"{where}: graph is of type {value.dtype}, expected numbers")
+    graph = sp.csr_matrix(value).astype(np.float32)
+    if not np.isfinite(graph.data).all() or (graph.data < 0).any():
+        raise ContractError(f"{where}: graph has negative or non-finite weights")
+    if abs(graph - graph.T).max() > 1e-6:
+        raise ContractError(f"{where}: graph is not symmetric")
+    return graph
+
+
+def _probabilities(value: Any, n_cells: int, where: str) -> np.ndarray:
+    if not isinstance(value, pd.DataFrame) or not value.columns.astype(str).is_unique:
+        raise ContractError(f"{where}: probabilities must be a DataFrame, one column a class")
+    values = _dense("probabilities", value.to_numpy(), (n_cells, None), where)
+    if values.shape[1] == 0:
+        raise ContractError(f"{where}: probabilities has no class")
+    if values.min() < -1e-6 or np.abs(values.sum(1) - 1).max() > 1e-3:
+        raise ContractError(f"{where}: rows of probabilities are no shares that sum to 1")
+    return values
 
 
 def check_output(
@@ -106,24 +134,21 @@ def check_output(
     if output.expression is not None:
         output.expression = _dense("expression", output.expression, (n_cells, n_genes), where)
     if output.graph is not None:
-        graph = output.graph
-        if not sp.issparse(graph) or graph.shape != (n_cells, n_cells):
-            raise ContractError(f"{where}: graph is no sparse {n_cells} x {n_cells} matrix")
-        if not np.isfinite(graph.data).all() or (graph.data < 0).any():
-            raise ContractError(f"{where}: graph has negative or non-finite weights")
-        if abs(graph - graph.T).max() > 1e-6:
-            raise ContractError(f"{where}: graph is not symmetric")
+        output.graph = _graph(output.graph, n_cells, where)
     if output.labels is not None:
         labels = np.asarray(output.labels, dtype=object)
         if labels.shape != (n_cells,) or not all(isinstance(v, str) for v in labels):
             raise ContractError(f"{where}: labels must be {n_cells} strings")
     if output.probabilities is not None:
-        frame = output.probabilities
-        if not isinstance(frame, pd.DataFrame) or not frame.columns.is_unique:
-            raise ContractError(f"{where}: probabilities must be a DataFrame, one column a class")
-        values = _dense("probabilities", frame.to_numpy(), (n_cells, None), where)
-        if values.min() < -1e-6 or np.abs(values.sum(1) - 1).max() > 1e-3:
-            raise ContractError(f"{where}: rows of probabilities do not sum to 1")
+        _probabilities(output.probabilities, n_cells, where)
+
+
+def _check_rows(frame: pd.DataFrame | None, cell_ids: np.ndarray, where: str) -> None:
+    """Refuse a table that names its rows, and names other cells or another order."""
+    if frame is None or isinstance(frame.index, pd.RangeIndex):
+        return
+    if list(frame.index) != list(cell_ids):
+        raise ContractError(f"{where}: rows of probabilities are not the input's cells, in order")
 
 
 def write_output(
@@ -138,13 +163,14 @@ def write_output(
 
     path = Path(directory) / OUTPUT_FILE
     check_output(output, len(cell_ids), len(genes), declared, str(path))
+    _check_rows(output.probabilities, cell_ids, str(path))
     data = anndata.AnnData(obs=pd.DataFrame(index=pd.Index(cell_ids.astype(str), name="cell_id")))
     if output.embedding is not None:
         data.obsm["embedding"] = output.embedding
     if output.expression is not None:
         data.obsm["expression"] = output.expression
     if output.graph is not None:
-        data.obsp["graph"] = sp.csr_matrix(output.graph).astype(np.float32)
+        data.obsp["graph"] = output.graph
     if output.labels is not None:
         data.obs["labels"] = pd.Categorical(np.asarray(output.labels, dtype=str))
     if output.doublet_score is not None:
@@ -165,7 +191,11 @@ def read_output(
     import anndata
 
     path = Path(directory) / OUTPUT_FILE
-    data = anndata.read_h5ad(path)
+    try:
+        data = anndata.read_h5ad(path)
+    except Exception as error:  # h5py and anndata raise many kinds for a damaged file
+        text = " ".join(str(error).split())
+        raise ContractError(f"{path}: cannot be read as h5ad: {text}") from error
     if data.n_obs != len(cell_ids):
         raise ContractError(f"{path}: holds {data.n_obs} cells, the dataset has {len(cell_ids)}")
     found = data.obs_names.to_numpy(dtype=object)
@@ -175,13 +205,24 @@ def read_output(
         raise ContractError(
             f"{path}: cells are {what}: row {at} is {found[at]}, expected {cell_ids[at]}"
         )
+    for kind, present, allowed in (
+        ("obs", data.obs, {"labels", "doublet_score"}),
+        ("obsm", data.obsm, {"embedding", "expression", "probabilities"}),
+        ("obsp", data.obsp, {"graph"}),
+        ("uns", data.uns, {"classes", "notes", "parameters"}),
+    ):
+        if set(present) - allowed:
+            raise ContractError(f"{path}: {kind} holds {sorted(set(present) - allowed)} as well")
+    if not {"notes", "parameters"} <= set(data.uns):
+        raise ContractError(f"{path}: uns has {sorted(data.uns)}, expected notes and parameters")
     notes: Mapping[str, Any] = json.loads(data.uns["notes"])
     probabilities = None
     if "probabilities" in data.obsm:
-        probabilities = pd.DataFrame(
-            data.obsm["probabilities"], index=found, columns=list(data.uns["classes"])
-        )
-    labels = data.obs["labels"].astype(str).to_numpy(dtype=object) if "labels" in data.obs else None
+        values, classes = np.asarray(data.obsm["probabilities"]), list(data.uns.get("classes", ()))
+        if values.shape[1:] != (len(classes),):
+            raise ContractError(f"{path}: {len(classes)} classes for probabilities {values.shape}")
+        probabilities = pd.DataFrame(values, index=found, columns=classes)
+    labels = data.obs["labels"].to_numpy(dtype=object) if "labels" in data.obs else None
     score = data.obs["doublet_score"].to_numpy() if "doublet_score" in data.obs else None
     output = MethodOutput(
         embedding=data.obsm.get("embedding"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ SPLIT_COLUMNS = ("cell_id", "fit_visible", "label", "scored")
 
 def split_hash(split: pd.DataFrame) -> str:
     """Return the SHA-256 of a split's content, independent of how parquet stores it."""
-    text = split.loc[:, list(SPLIT_COLUMNS)].to_csv(index=False, lineterminator="\n")
+    rows = split.loc[:, list(SPLIT_COLUMNS)].astype(object)
+    rows = rows.where(rows.notna(), None)  # JSON tells a label that is empty from none
+    text = json.dumps(rows.to_numpy().tolist())
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""kBET: does the batch composition around a cell differ from that of its type?"""
+"""kBET: whether the batches around a cell are mixed as in the whole of its type."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def acceptance(indices: np.ndarray, codes: np.ndarray) -> float:
 def _type_score(
     graph: sp.csr_matrix, codes: np.ndarray, n_components: int, threads: int
 ) -> tuple[float, int]:
-    """Acceptance inside one type, and the components that are left for later types."""
+    """Return the acceptance inside one type, and the components left for later types."""
     from scipy.sparse.csgraph import connected_components
 
     sizes = np.unique(codes, return_counts=True)[1]

@@ -9,9 +9,7 @@ from morebench.metrics.undefined import UndefinedMetric
 _CHUNK_ELEMENTS = 1 << 23
 
 
-def _distance_sums(
-    x: np.ndarray, codes: np.ndarray, n_groups: int, metric: str
-) -> np.ndarray:
+def _distance_sums(x: np.ndarray, codes: np.ndarray, n_groups: int, metric: str) -> np.ndarray:
     """Sum of distances from every cell to the cells of every group, (n, g)."""
     n = len(x)
     onehot = np.zeros((n, n_groups))

@@ -21,6 +21,31 @@ def read_table(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""])
 
 
+def told_by_cell(manifest: pd.DataFrame, failures: pd.DataFrame) -> pd.DataFrame:
+    """Give each expected cell the reason of its run, which may be shared with other splits.
+
+    Parameters
+    ----------
+    manifest : DataFrame
+        Expected cells; ``split`` is where a cell is scored, ``fitted_on`` where it ran.
+    failures : DataFrame
+        One row a run (by the split it ran on) or a scoring.
+
+    Returns
+    -------
+    DataFrame
+        ``failures`` with the rows of shared runs repeated for each split they are scored on.
+    """
+    keys = ["dataset", "method", "seed"]
+    cells = manifest.loc[manifest["state"] != "ok", [*keys, "split", "fitted_on"]]
+    shared = cells[cells["split"] != cells["fitted_on"]].drop_duplicates()
+    told = failures.rename(columns={"split": "fitted_on"})
+    again = told.assign(**{k: told[k].astype(str) for k in keys}).merge(
+        shared.assign(**{k: shared[k].astype(str) for k in keys}), on=[*keys, "fitted_on"]
+    )
+    return pd.concat([failures, again[list(failures.columns)]], ignore_index=True)
+
+
 def read_context(results: Path) -> ReportContext:
     """Read tables, figures' paths and settings of a finished run."""
     config_file = results / "config.yaml"
@@ -30,6 +55,7 @@ def read_context(results: Path) -> ReportContext:
     # A cell that ran but could not be scored is a failure too.
     manifest = frames["manifest"]
     manifest["state"] = manifest["state"].where(manifest["state"] != "ok", manifest["scoring"])
+    frames["failures"] = told_by_cell(manifest, frames["failures"])
     facts = read_json(paths.table("run.json"))
     provenance = {k: str(facts[k]) for k in ("commit", "config_hash", "python")}
     provenance |= {k: str(v) for k, v in facts["packages"].items()}
