@@ -97,7 +97,7 @@ def embeddings(data: dict[str, np.ndarray], n: int, seed: int) -> dict[str, np.n
 def run_ours(d: dict[str, np.ndarray], names: list[str], threads: int) -> dict[str, Any]:
     """Score by the integration task, timed from the import of its code."""
     start = time.perf_counter()
-    from morebench.methods.contract import MethodOutput
+    from morebench.contract import MethodOutput
     from morebench.tasks.contract import Candidate, TaskData
     from morebench.tasks.integration import score
 

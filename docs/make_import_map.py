@@ -18,7 +18,7 @@ PAGE = ROOT / "docs" / "ARCHITECTURE.md"
 BEGIN, END = "<!-- import map: begin -->", "<!-- import map: end -->"
 
 # What a method is given and returns is known to io already, below all methods.
-CONTRACT = "methods.contract"
+CONTRACT = "contract"
 # Lowest first. A module imports from its own layer and from those before it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "registry", "provenance"),

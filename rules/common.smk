@@ -169,10 +169,14 @@ def scored_entrants(wildcards):
     )
 
 
+def scores_embedding(cell):
+    return "embedding" in registry.TASKS[cell.task].outputs
+
+
 def drawn_entrants(wildcards):
-    """The first seed of every method with an embedding that is scored on the split."""
-    cells = [c for c in CELLS if (c.run.dataset, c.split) == (wildcards.dataset, wildcards.split)]
-    cells = [c for c in cells if "embedding" in METHODS[c.run.method].spec.outputs]
+    """The first seed of every method whose embedding is scored on the split."""
+    here = (wildcards.dataset, wildcards.split)
+    cells = [c for c in CELLS if (c.run.dataset, c.split) == here and scores_embedding(c)]
     first = {}
     for cell in cells:
         first.setdefault(cell.run.method, cell.run.seed)
@@ -184,14 +188,8 @@ def directories(choose):
 
 
 def drawn_splits():
-    """(dataset, split) pairs with an embedding to draw."""
-    return list(
-        dict.fromkeys(
-            (c.run.dataset, c.split)
-            for c in CELLS
-            if "embedding" in METHODS[c.run.method].spec.outputs
-        )
-    )
+    """(dataset, split) pairs with embeddings to draw."""
+    return list(dict.fromkeys((c.run.dataset, c.split) for c in CELLS if scores_embedding(c)))
 
 
 def task_settings(wildcards):

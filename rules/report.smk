@@ -9,7 +9,7 @@ rule settings:
     conda:
         environment("core")
     params:
-        config=compact(settings_of.resolved(CONFIG)),
+        config=lambda wildcards: compact(settings_of.resolved(CONFIG)),
         code=digest("settings"),
     message:
         "write the resolved configuration"

@@ -22,13 +22,14 @@ def main(
 ) -> None:
     """Write the SVG and its PNG preview."""
     found = pd.read_parquet(table)
-    states = found.drop_duplicates("method").set_index("method")["state"].to_dict()
+    first = found.drop_duplicates("method")
+    states = dict(zip(first["method"].astype(str), first["state"].astype(str), strict=True))
     coordinates = found[found["state"] == "ok"].reset_index(drop=True)
     coordinates["index"] = coordinates.index
     figure = draw_umap_grid(
         coordinates,
-        coordinates["batch"],
-        coordinates["cell_type"],
+        coordinates["batch"].to_numpy(),
+        coordinates["cell_type"].to_numpy(),
         {name: t for name, t in json.loads(titles).items() if name in states},
         states=states,
         title=title,

@@ -25,7 +25,8 @@ def run(main: Callable[..., Any]) -> None:
     """
     import typer
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("morebench").setLevel(logging.INFO)
     for module, category in QUIET:
         warnings.filterwarnings("ignore", category=category, module=module)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from morebench.contract import MethodOutput
 from morebench.errors import ContractError
 from morebench.io.outputs import (
     OUTPUT_FILE,
@@ -23,7 +24,6 @@ from morebench.io.outputs import (
     write_status,
 )
 from morebench.io.prepared import opaque_ids
-from morebench.methods.contract import MethodOutput
 from morebench.registry import OUTPUT_KINDS, STATES
 
 N, G, D, K = 30, 12, 4, 3

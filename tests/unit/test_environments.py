@@ -196,7 +196,7 @@ def test_two_at_the_same_time_make_it_once(tiny):
 CHILD = """
 import sys, numpy as np, pandas as pd, scipy.sparse as sp, harmonypy
 from morebench.methods import harmony
-from morebench.methods.contract import MethodInput
+from morebench.contract import MethodInput
 with np.load(sys.argv[1]) as file:
     pca, batch = file["pca"], file["batch"]
 n, p = pca.shape

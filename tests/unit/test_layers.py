@@ -111,10 +111,10 @@ def test_an_upward_import_is_found_also_inside_a_function(tmp_path):
             "plots/__init__.py": "",
             "plots/style.py": "from morebench import registry\n",
             "io/__init__.py": "",
-            "io/a.py": "from morebench.methods.contract import MethodInput\n",
+            "io/a.py": "from morebench.contract import MethodInput\n",
             "io/b.py": "from morebench.methods.pca import run\n",
             "methods/__init__.py": "",
-            "methods/contract.py": "",
+            "contract.py": "",
             "methods/pca.py": "from morebench.io import a\n",
         },
     )

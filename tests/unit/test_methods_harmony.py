@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from morebench.contract import MethodInput
 from morebench.errors import ContractError, DataError, Unavailable, Unsupported
 from morebench.methods import harmony
-from morebench.methods.contract import MethodInput
 
 DEFAULTS = {"theta": None, "lamb": None, "sigma": 0.1, "nclust": None, "max_iter_harmony": 10}
 

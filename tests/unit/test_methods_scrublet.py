@@ -9,9 +9,9 @@ import scipy.sparse as sp
 import scrublet as package
 from sklearn.metrics import roc_auc_score
 
+from morebench.contract import MethodInput
 from morebench.errors import DataError, Unsupported
 from morebench.methods import scrublet
-from morebench.methods.contract import MethodInput
 from morebench.registry import METHODS
 
 PARAMS = dict(METHODS["scrublet"].params)

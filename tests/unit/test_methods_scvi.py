@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from morebench.contract import MethodInput
 from morebench.errors import ContractError, DataError, Unsupported
 from morebench.methods import scvi as adapter
-from morebench.methods.contract import MethodInput
 
 MODEL = {
     "n_hidden": 16,

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from morebench.contract import MethodInput
 from morebench.errors import DataError
 from morebench.methods import pca, random
-from morebench.methods.contract import MethodInput
 from morebench.registry import METHODS
 
 OWN = ("pca", "random", "harmony", "harmony_published", "scvi", "scanvi", "scrublet")

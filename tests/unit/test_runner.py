@@ -39,7 +39,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from morebench.errors import Unavailable, Unsupported
-from morebench.methods.contract import MethodOutput
+from morebench.contract import MethodOutput
 
 def _good(data, **more):
     return MethodOutput(embedding=np.ones((data.n_cells, 2), np.float32), **more)

@@ -169,7 +169,11 @@ def test_retry_runs_what_failed_again(failed, tmp_path, tiny_config):
     command = [sys.executable, "-m", "morebench.cli", "retry", "--configfile", "test.yaml"]
     environment = {**os.environ, "PYTHONPATH": str(project.root / "src")}
     again = subprocess.run(
-        [*command, "--cores", "2"], cwd=project.root, env=environment, capture_output=True, text=True
+        [*command, "--cores", "2"],
+        cwd=project.root,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     both = again.stdout + again.stderr
     assert again.returncode != 0
@@ -180,9 +184,7 @@ def test_retry_runs_what_failed_again(failed, tmp_path, tiny_config):
 def test_a_hard_failure_leaves_tables_of_what_exists(tmp_path, tiny_config):
     config = {**tiny_config, "methods": {"random": {"n_components": 5}}}
     project = Project(tmp_path, config)
-    project.edit(
-        "src/morebench/tasks/integration.py", "\ndef score(", "\n1 / 0\n\n\ndef score("
-    )
+    project.edit("src/morebench/tasks/integration.py", "\ndef score(", "\n1 / 0\n\n\ndef score(")
     done = project.snakemake()
     assert done.returncode != 0
     assert "ZeroDivisionError" in done.stdout, "the log of the failed job is shown"

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from morebench.contract import MethodInput
 from morebench.errors import ContractError
 from morebench.io.atomic import atomic_path, read_parquet, write_parquet
 from morebench.io.counts import as_counts
 from morebench.io.prepared import check_ids
-from morebench.methods.contract import MethodInput
 
 if TYPE_CHECKING:
     from anndata import AnnData

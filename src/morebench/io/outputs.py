@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from morebench.contract import MethodOutput
 from morebench.errors import ContractError
 from morebench.io.atomic import atomic_path, read_json, write_json
-from morebench.methods.contract import MethodOutput
 from morebench.registry import OUTPUT_KINDS, STATES
 
 STATUS_FILE = "status.json"

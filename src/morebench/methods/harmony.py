@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from morebench.contract import MethodInput, MethodOutput
 from morebench.errors import ContractError, Unavailable, Unsupported, listed
-from morebench.methods.contract import MethodInput, MethodOutput
 from morebench.methods.pca import first_components
 
 _CELLS_PER_CLUSTER = 30.0  # both versions: min(round(N / 30), 100) clusters

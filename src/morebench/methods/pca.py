@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from morebench.contract import MethodInput, MethodOutput
 from morebench.errors import DataError
-from morebench.methods.contract import MethodInput, MethodOutput
 
 
 def first_components(data: MethodInput, n_components: int) -> np.ndarray:

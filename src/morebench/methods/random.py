@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from morebench.methods.contract import MethodInput, MethodOutput
+from morebench.contract import MethodInput, MethodOutput
 
 
 def run(data: MethodInput, *, seed: int, threads: int, n_components: int) -> MethodOutput:

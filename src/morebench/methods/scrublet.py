@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from morebench.contract import MethodInput, MethodOutput
 from morebench.errors import DataError, Unsupported, listed
-from morebench.methods.contract import MethodInput, MethodOutput
 
 MODALITY = "rna"
 # Scrublet runs from five cells on, but up to 20 cells it uses fewer than three neighbours

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from morebench.contract import MethodInput, MethodOutput
 from morebench.errors import ContractError, DataError, Unsupported, listed
-from morebench.methods.contract import MethodInput, MethodOutput
 
 if TYPE_CHECKING:
     from anndata import AnnData

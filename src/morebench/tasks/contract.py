@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from morebench.methods.contract import MethodOutput
+from morebench.contract import MethodOutput
 
 
 @dataclass
@@ -75,6 +75,13 @@ class Score:
 def unscored(candidate: Candidate, metric: str, status: str, reason: str) -> Score:
     """Return a typed missing score: never 0, never dropped."""
     return Score(
-        candidate.method, candidate.track, candidate.seed, metric, math.nan, 0, 0.0,
-        status=status, reason=reason,
+        candidate.method,
+        candidate.track,
+        candidate.seed,
+        metric,
+        math.nan,
+        0,
+        0.0,
+        status=status,
+        reason=reason,
     )
