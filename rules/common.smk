@@ -192,6 +192,16 @@ def drawn_splits():
     return list(dict.fromkeys((c.run.dataset, c.split) for c in CELLS if scores_embedding(c)))
 
 
+def task_metrics(wildcards):
+    """The task's metrics, so that a new one is computed; and the code of those by entry."""
+    return [m for m in registry.METRICS.values() if m.task == wildcards.task]
+
+
+def task_digest(wildcards):
+    entries = [m.entry for m in task_metrics(wildcards) if m.entry]
+    return digest("evaluate", registry.TASKS[wildcards.task].entry, *entries)
+
+
 def task_settings(wildcards):
     return compact({"seed": CONFIG.evaluation.seed, "n_boot": CONFIG.evaluation.n_boot})
 

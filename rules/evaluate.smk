@@ -20,7 +20,8 @@ rule evaluate:
         entry=lambda wildcards: registry.TASKS[wildcards.task].entry,
         entrants=lambda wildcards: compact(scored_entrants(wildcards)),
         settings=task_settings,
-        code=lambda wildcards: digest("evaluate", registry.TASKS[wildcards.task].entry),
+        metrics=lambda wildcards: compact([asdict(m) for m in task_metrics(wildcards)]),
+        code=task_digest,
     message:
         "score {wildcards.task} on {wildcards.dataset} / {wildcards.split}"
     shell:

@@ -122,7 +122,12 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """A metric of a task; ``aspect`` groups it, ``in_total`` says whether totals use it."""
+    """A metric of a task; ``aspect`` groups it, ``in_total`` says whether totals use it.
+
+    ``entry`` is ``module:function`` of an integration metric that shares no computation
+    with others: called as ``function(x_nd, labels, batch, seed=)``, it returns a number or
+    raises ``UndefinedMetric``. The others are computed where their task shares their work.
+    """
 
     name: str
     title: str
@@ -130,6 +135,7 @@ class MetricSpec:
     aspect: str
     in_total: bool = False
     higher_is_better: bool = True
+    entry: str = ""
 
 
 def _by_name(*specs: Any) -> Mapping[str, Any]:

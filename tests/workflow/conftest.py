@@ -34,7 +34,8 @@ class Project:
         """Run Snakemake with the configuration; both streams in ``stdout``."""
         file = self.root / "test.yaml"
         file.write_text(yaml.safe_dump(self.config, sort_keys=False))
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", str(file)]
+        # --configfile takes several files: another option must stand between it and targets.
+        command = [sys.executable, "-m", "snakemake", "--configfile", str(file), "--cores", "2"]
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         return subprocess.run(
             [*command, *words],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -167,10 +168,19 @@ def _scored(c: Candidate, metric: str, result: _Result, cells: _Cells) -> Score:
     return Score(c.method, c.track, c.seed, metric, float(value), n, n / cells.n_scored)
 
 
+def _compute(metric: str, e: _Embedding) -> _Result:
+    entry = METRICS[metric].entry
+    if not entry:
+        return _COMPUTE[metric](e)
+    module, function = entry.split(":")
+    compute = getattr(importlib.import_module(module), function)
+    return compute(e.x, e.cells.labels, e.cells.batch, seed=e.cells.seed), None
+
+
 def _single(c: Candidate, metric: str, embedding: _Embedding) -> Score:
     """Compute one metric; what goes wrong in it stays in it."""
     try:
-        return _scored(c, metric, _COMPUTE[metric](embedding), embedding.cells)
+        return _scored(c, metric, _compute(metric, embedding), embedding.cells)
     except UndefinedMetric as reason:
         return unscored(c, metric, "not_applicable", str(reason))
     except Exception as error:
