@@ -16,7 +16,9 @@ def test_resamples_are_seeded_and_do_not_depend_on_chunks():
     whole = np.concatenate(list(resamples(37, 50, 5)))
     assert whole.shape == (50, 37) and whole.min() >= 0 and whole.max() == 36
     for chunk in (1, 7, 50, 99):
-        np.testing.assert_array_equal(np.concatenate(list(resamples(37, 50, 5, chunk=chunk))), whole)
+        np.testing.assert_array_equal(
+            np.concatenate(list(resamples(37, 50, 5, chunk=chunk))), whole
+        )
     assert (np.concatenate(list(resamples(37, 50, 6))) != whole).any()
 
 

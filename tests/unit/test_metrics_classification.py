@@ -24,7 +24,7 @@ SKLEARN = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:y_pred contains classes")
+@pytest.mark.filterwarnings("ignore:y_pred contains classes", "ignore:A single label")
 @pytest.mark.parametrize("metric", SKLEARN)
 @given(n=st.integers(1, 60), t=st.integers(1, 6), seed=st.integers(0, 10**6))
 @settings(max_examples=40, deadline=None)

@@ -202,3 +202,18 @@ def test_snakemake_report_works_offline(finished):
 def test_lint_is_clean(tmp_path, tiny_config):
     done = Project(tmp_path, tiny_config).snakemake("--lint")
     assert "Congratulations" in done.stdout, done.stdout
+
+
+def test_out_of_memory_is_tried_again_with_more_and_then_recorded(tmp_path, tiny_config):
+    methods = {
+        "tight": {"method": "random", "n_components": 5, "resources": {"mem_mb": 100}},
+        "hopeless": {"method": "scvi", "max_epochs": 1, "resources": {"mem_mb": 100}},
+    }
+    project = Project(tmp_path, {**tiny_config, "methods": methods})
+    done = project.snakemake("results/tables/failures.tsv")
+    assert done.returncode == 0, done.stdout
+    runs = table(project, "runtime").set_index("method")
+    assert runs.loc["tight", ["state", "attempt"]].tolist() == ["ok", 2]
+    assert 100 < runs.loc["tight", "peak_rss_mb"] <= 200
+    assert runs.loc["hopeless", ["state", "attempt"]].tolist() == ["out_of_memory", 2]
+    assert "the limit is 200 MiB" in table(project, "failures").loc[0, "reason"]

@@ -39,7 +39,12 @@ def _median_lisi(neighbors: Neighbors, groups: np.ndarray, what: str) -> tuple[f
         n_labels=n_groups,
         perplexity=np.float64(perplexity),
     )
-    return float(np.median(1 / simpson)), n_groups
+    median = float(np.median(1 / simpson))
+    if median < 1:
+        # The reference marks cells without weights by -1, and scales that like a value:
+        # an iLISI below 0, a cLISI above 1.
+        raise UndefinedMetric("LISI has no weights: the neighbours of most cells are equally far")
+    return median, n_groups
 
 
 def ilisi(neighbors: Neighbors, batch: np.ndarray) -> float:
@@ -52,7 +57,7 @@ def ilisi(neighbors: Neighbors, batch: np.ndarray) -> float:
     Raises
     ------
     UndefinedMetric
-        With one batch, or fewer than 6 cells.
+        With one batch, fewer than 6 cells, or neighbours that are all equally far.
     """
     median, n = _median_lisi(neighbors, batch, "batch")
     return (median - 1) / (n - 1)
@@ -66,7 +71,7 @@ def clisi(neighbors: Neighbors, labels: np.ndarray) -> float:
     Raises
     ------
     UndefinedMetric
-        With one type, or fewer than 6 cells.
+        With one type, fewer than 6 cells, or neighbours that are all equally far.
     """
     median, n = _median_lisi(neighbors, labels, "cell type")
     return (n - median) / (n - 1)
