@@ -21,6 +21,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/morebench environments
 	touch $(INSTALLED)
 
 lint: $(INSTALLED)
@@ -42,4 +43,5 @@ docs-images:
 	cp results/figures/pbmc68k_batches/umap-all.png docs/images/umap.png
 
 clean:
-	rm -rf results/* .snakemake
+	find results -mindepth 1 ! -name README.md -delete
+	rm -rf .snakemake

@@ -1,11 +1,14 @@
 # morebench: MoRE and its competitors on single-cell multi-omics data, in one DAG.
+import shutil
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.0")
 
 if not workflow.overwrite_configfiles:
 
-    configfile: "config/config.yaml"
+    configfile: str(Path(workflow.basedir) / "config/config.yaml")
 
 
 include: "rules/common.smk"
@@ -28,6 +31,7 @@ rule all:
 
 
 onsuccess:
+    shutil.rmtree(RESULTS / "partial", ignore_errors=True)  # of an earlier run that failed
     print(f"\nThe report is {PATHS.report}; the tables are in {RESULTS / 'tables'}.")
 
 

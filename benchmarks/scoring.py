@@ -145,7 +145,9 @@ def run_reference(d: dict[str, np.ndarray], names: list[str], threads: int) -> d
         {"batch": d["batch"], "cell_type": d["cell_type"]},
         index=[f"c{i}" for i in range(len(d["batch"]))],
     )
-    adata = anndata.AnnData(d["pca"], obs=obs, obsm={"pre": d["pca"], **{e: d[e] for e in names}})
+    # Copies: the reference's k-means centres an embedding in place and back, with rounding.
+    copies = {"pre": d["pca"].copy(), **{e: d[e].copy() for e in names}}
+    adata = anndata.AnnData(d["pca"].copy(), obs=obs, obsm=copies)
 
     def exact(x: np.ndarray, k: int) -> NeighborsResults:
         found = exact_neighbors(x, k, threads=threads)

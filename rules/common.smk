@@ -197,6 +197,13 @@ def task_metrics(wildcards):
     return [m for m in registry.METRICS.values() if m.task == wildcards.task]
 
 
+def shown_lines():
+    """Registry lines that tables, figures and the report show; no code digest covers them."""
+    methods = [(m.name, m.spec.title, m.spec.source, m.spec.licence) for m in METHODS.values()]
+    specs = [asdict(s) for s in (*registry.METRICS.values(), *registry.TASKS.values())]
+    return compact([methods, specs, registry.ACCEPTED_STATES])
+
+
 def task_digest(wildcards):
     entries = [m.entry for m in task_metrics(wildcards) if m.entry]
     return digest("evaluate", registry.TASKS[wildcards.task].entry, *entries)
@@ -226,8 +233,24 @@ def labelled_splits(dataset):
     return splits_of(dataset) if dataset.labels else []
 
 
+def written_last():
+    """Whether the report is newer than every run and score: then only the check failed."""
+    made = [PATHS.embedding(r) / "status.json" for r in RUNS]
+    made += [PATHS.scores(*key) for key in SCORED]
+    if not PATHS.report.exists() or not all(m.exists() for m in made):
+        return False
+    return PATHS.report.stat().st_mtime >= max(m.stat().st_mtime for m in made)
+
+
 def salvage():
     """After a failed job: tables of what exists, in a folder of their own."""
+    if written_last():
+        print(
+            f"\nThe run is written, but not every method has a result: see the check's log above, "
+            f"{PATHS.table('failures.tsv')} and {PATHS.report}. 'make retry' repeats what failed.",
+            file=sys.stderr,
+        )
+        return
     partial = RESULTS / "partial"
     partial.mkdir(parents=True, exist_ok=True)
     resolved = partial / "config.json"

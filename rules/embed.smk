@@ -13,8 +13,11 @@ rule embed:
         method_environment
     threads: lambda wildcards: spec_of(wildcards).threads
     resources:
-        mem_mb=lambda wildcards, attempt: spec_of(wildcards).mem_mb * attempt,
-        runtime=lambda wildcards: spec_of(wildcards).runtime_min,
+        # The scheduler gives more than the method may use: the job watches it and reports.
+        mem_mb=lambda wildcards, attempt: spec_of(wildcards).mem_mb * attempt + 1000,
+        runtime=lambda wildcards: spec_of(wildcards).runtime_min + 15,
+        limit_mb=lambda wildcards, attempt: spec_of(wildcards).mem_mb * attempt,
+        limit_min=lambda wildcards: spec_of(wildcards).runtime_min,
         gpu=lambda wildcards: spec_of(wildcards).gpu,
         attempt=lambda wildcards, attempt: attempt,
         attempts=CONFIG.attempts,
@@ -29,6 +32,6 @@ rule embed:
         'python -P "$MOREBENCH_ROOT"/workflow_scripts/embed.py '
         "{output} --input {input.data} {params.optional} "
         "--settings {params.settings:q} --dataset {wildcards.dataset} --split {wildcards.split} "
-        "--seed {wildcards.seed} --log {log} --threads {threads} --mem-mb {resources.mem_mb} "
-        "--runtime-min {resources.runtime} --attempt {resources.attempt} "
+        "--seed {wildcards.seed} --log {log} --threads {threads} --gpu {resources.gpu} --mem-mb {resources.limit_mb} "
+        "--runtime-min {resources.limit_min} --attempt {resources.attempt} "
         "--attempts {resources.attempts} {params.here} 2>> {log}"

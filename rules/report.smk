@@ -9,7 +9,7 @@ rule settings:
     conda:
         environment("core")
     params:
-        config=lambda wildcards: compact(settings_of.resolved(CONFIG)),
+        config=lambda wildcards: compact_in_order(settings_of.resolved(CONFIG)),
         code=digest("settings"),
     message:
         "write the resolved configuration"
@@ -44,6 +44,7 @@ rule aggregate:
     conda:
         environment("core")
     params:
+        lines=shown_lines(),
         code=digest("aggregate"),
     message:
         "gather the tables"
@@ -124,6 +125,7 @@ rule draw_scores:
         environment("core")
     params:
         title=title_of,
+        lines=shown_lines(),
         code=digest("draw_scores"),
     message:
         "draw scores of {wildcards.dataset} / {wildcards.split} / {wildcards.task}"
@@ -147,6 +149,7 @@ rule web_report:
     conda:
         environment("core")
     params:
+        lines=shown_lines(),
         code=digest("write_report"),
     message:
         "write the report"
@@ -167,6 +170,7 @@ rule check:
     conda:
         environment("core")
     params:
+        lines=shown_lines(),
         code=digest("check"),
     message:
         "check that every expected cell has its result"

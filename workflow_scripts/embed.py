@@ -23,6 +23,7 @@ def main(
     root: Annotated[Path, typer.Option(envvar="MOREBENCH_ROOT", help="has envs/ and .venvs/")],
     threads: Annotated[int, typer.Option()],
     mem_mb: Annotated[float, typer.Option()],
+    gpu: Annotated[int, typer.Option()],
     runtime_min: Annotated[float, typer.Option()],
     attempt: Annotated[int, typer.Option()] = 1,
     attempts: Annotated[int, typer.Option()] = 1,
@@ -39,24 +40,28 @@ def main(
     if labels is not None:
         table = read_split(labels)
         shown = (table["cell_id"].to_numpy(dtype=object), table["label"].to_numpy(dtype=object))
-    python = Path(sys.executable)
-    if not this_environment:
-        python = environments.interpreter(method["environment"], root=root, on_progress=print)
     status = Status(
         dataset, split, method["name"], seed, "failed", attempt=attempt, log=log.as_posix()
     )
     what = f"{dataset} / {split} / {method['name']} / seed {seed}"
     try:
+        python = Path(sys.executable)
+        if not this_environment:
+            python = environments.interpreter(method["environment"], root=root, on_progress=print)
         status = runner.run(
             method,
             status,
             files=files,
             labels=shown,
             output=output,
-            limits=runner.Limits(threads, mem_mb, runtime_min * 60),
+            limits=runner.Limits(threads, mem_mb, runtime_min * 60, gpu),
             interpreter=python,
             attempts=attempts,
         )
+    except environments.EnvironmentBuildError as error:
+        print(error, file=sys.stderr)
+        status.reason = f"its environment could not be made: {str(error).splitlines()[0]}"
+        runner.write_unrun(output, status)
     except runner.RetryWithMoreMemory as error:
         sys.exit(f"{what}: out of memory in attempt {attempt} of {attempts}: {error}")
     took = f"{status.wall_s:.1f} s, {status.peak_rss_mb:.0f} MiB"

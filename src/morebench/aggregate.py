@@ -219,11 +219,11 @@ def datasets_table(config: Config, facts: Mapping[str, Mapping[str, Any]]) -> pd
     return pd.DataFrame(rows)
 
 
-def run_facts(config: Config, root: Path, packages: Sequence[str]) -> dict[str, Any]:
+def run_facts(config: Config, packages: Sequence[str]) -> dict[str, Any]:
     """Return what identifies a run: configuration hash, commit, versions."""
     return {
         "config_hash": config_hash(config),
-        "commit": commit(root),
+        "commit": commit(),
         "python": platform.python_version(),
         "packages": {p: metadata.version(p) for p in packages},
     }
@@ -259,4 +259,4 @@ def write_tables(config: Config, results: Path, tables: Path) -> None:
     }
     for name, frame in content.items():
         write_tsv(tables / f"{name}.tsv", frame)
-    write_json(tables / "run.json", run_facts(config, Path.cwd(), PACKAGES))
+    write_json(tables / "run.json", run_facts(config, PACKAGES))

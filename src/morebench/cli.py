@@ -103,30 +103,52 @@ def status(configfile: ConfigFile = DEFAULT_CONFIG) -> None:
     console.print(", ".join(f"{n} {state}" for state, n in sorted(counts.items())))
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def retry(
+    context: typer.Context,
     configfile: ConfigFile = DEFAULT_CONFIG,
     cores: Annotated[str, typer.Option(help="as snakemake --cores")] = "all",
 ) -> None:
-    """Run again every method run and scoring that is not ok, and what rests on it."""
+    """Run again every method run and scoring that failed, and what rests on it.
+
+    Further options go to snakemake as they are: --profile, --sdm and the like.
+    """
     from morebench.aggregate import scores_table, statuses
     from morebench.config import load_file
     from morebench.paths import Paths
+    from morebench.registry import ACCEPTED_STATES
 
     config = load_file(configfile)
     paths = Paths(Path(config.results))
     found = statuses(config, paths)
-    bad = [paths.embedding(r) for r, s in found.items() if s is not None and s.state != "ok"]
+    bad = [
+        paths.embedding(run)
+        for run, one in found.items()
+        if one is not None and one.state not in ACCEPTED_STATES
+    ]
     scores = scores_table(config, paths)
     failed = scores.loc[scores["status"] == "failed", ["dataset", "split", "task"]]
     bad += [paths.scores(*key) for key in failed.drop_duplicates().itertuples(index=False)]
-    command = [sys.executable, "-m", "snakemake", "--cores", cores]
+    command = [sys.executable, "-m", "snakemake", "--cores", cores, *context.args]
     if configfile != DEFAULT_CONFIG:
         command += ["--configfile", str(configfile)]
     if bad:
         print(f"again: {', '.join(map(str, bad))}")
         command += ["--forcerun", *map(str, bad)]
     raise typer.Exit(subprocess.run(command, env=os.environ).returncode)
+
+
+@app.command()
+def environments(
+    root: Annotated[Path, typer.Option(help="checkout that holds envs/ and .venvs/")] = Path(),
+) -> None:
+    """Make the virtual environments of methods whose pins conflict with the main one."""
+    from morebench.environments import interpreter
+    from morebench.registry import ENVIRONMENTS
+
+    for name, spec in ENVIRONMENTS.items():
+        if spec.isolated:
+            print(f"{name}: {interpreter(name, root=root, on_progress=print)}")
 
 
 def main() -> None:

@@ -10,7 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from morebench.data.spec import DatasetConfig, Name, Strict, check_tasks, splits_of
 from morebench.errors import ConfigError, listed
@@ -73,7 +80,7 @@ def _empty_is_mapping(value: Any) -> Any:
 class Config(Strict):
     """The whole configuration file."""
 
-    results: str = "results"
+    results: Annotated[str, StringConstraints(pattern=r"^[\w./-]+$")] = "results"
     seeds: Seeds = Seeds()
     attempts: int = Field(2, ge=1, le=5, description="tries of a method that runs out of memory")
     evaluation: Evaluation = Evaluation()

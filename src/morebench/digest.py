@@ -80,6 +80,8 @@ def reached(start: Iterable[Path]) -> list[Path]:
 def code_digest(*start: str | Path) -> str:
     """Return 12 hex digits that change with the code that scripts or modules rest on.
 
+    Templates count too, where they lie beside a module that is reached.
+
     Parameters
     ----------
     start
@@ -95,6 +97,9 @@ def code_digest(*start: str | Path) -> str:
             path = found
         paths.append(path)
     digest = hashlib.sha256()
-    for path in reached(paths):
+    files = reached(paths)
+    for path in files:
         digest.update(path.name.encode() + b"\0" + _content(path) + b"\0")
+    for path in sorted({t for f in files for t in f.parent.glob("*.j2")}):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]

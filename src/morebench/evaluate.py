@@ -83,14 +83,15 @@ def task_data(dataset: str, split: str, input_file: Path, split_file: Path, trut
 
 def candidate(entrant: Entrant, cell_ids: np.ndarray, n_genes: int) -> Candidate:
     """Read a run's status and output; an output that breaks its contract is a failure."""
-    status = read_status(entrant.directory)
-    state, reason, output = status.state, status.reason, None
-    if state == "ok":
-        try:
+    output = None
+    try:
+        status = read_status(entrant.directory)
+        state, reason = status.state, status.reason
+        if state == "ok":
             output = read_output(entrant.directory, cell_ids, n_genes, entrant.outputs)
-        except ContractError as error:
-            log.error("%s", error)
-            state, reason = "failed", str(error)
+    except ContractError as error:
+        log.error("%s", error)
+        state, reason = "failed", str(error)
     return Candidate(entrant.method, entrant.track, entrant.seed, state, output, reason)
 
 

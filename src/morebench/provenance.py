@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 
-def commit(root: Path) -> str:
-    """Return the git commit of a checkout (with ``+changes``), or 'unknown' outside of one."""
+
+def commit(root: Path = ROOT) -> str:
+    """Return the git commit of the code (with ``+changes``), or 'unknown' outside a checkout."""
 
     def git(*words: str) -> str | None:
         command = ["git", "-C", str(root), *words]
@@ -24,4 +26,4 @@ def commit(root: Path) -> str:
 
 def figure_source(table: Path, config_hash: str) -> dict[str, str]:
     """Return what a figure's metadata says of its origin: table, configuration, commit."""
-    return {"table": table.as_posix(), "config": config_hash, "commit": commit(Path.cwd())}
+    return {"table": table.as_posix(), "config": config_hash, "commit": commit()}

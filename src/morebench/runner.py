@@ -50,11 +50,12 @@ class RetryWithMoreMemory(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What the process may use: threads, MiB of resident memory, seconds of wall time."""
+    """What the process may use: threads, MiB of resident memory, wall seconds, GPUs."""
 
     threads: int
     mem_mb: float
     wall_s: float
+    gpu: int = 0
 
 
 @dataclass
@@ -68,7 +69,7 @@ class Watched:
     peak_rss_mb: float
 
 
-def child_environment(threads: int, directory: Path) -> dict[str, str]:
+def child_environment(threads: int, directory: Path, gpu: int = 0) -> dict[str, str]:
     """Return the process environment of a method: its threads, its temporary folder."""
     environment = {
         k: v
@@ -84,6 +85,8 @@ def child_environment(threads: int, directory: Path) -> dict[str, str]:
         "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR", str(directory)),
         "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}",
     }
+    if not gpu:
+        environment["CUDA_VISIBLE_DEVICES"] = ""  # no GPU is used that was not asked for
     return environment
 
 
@@ -214,6 +217,12 @@ def verdict(watched: Watched, result: Mapping[str, Any] | None, limits: Limits) 
     return "failed", f"exited with code {watched.code} and wrote no result"
 
 
+def write_unrun(output: Path, status: Status) -> None:
+    """Write the status of a method that could not even be started."""
+    with atomic_directory(output) as directory:
+        write_status(directory, status)
+
+
 def run(
     settings: Mapping[str, Any],
     status: Status,
@@ -258,7 +267,8 @@ def run(
         write_json(work / TASK_FILE, {**task, "seed": status.seed, "threads": limits.threads})
         # -P and the work directory: neither modules nor data of the caller's folder are near.
         command = [str(interpreter), "-P", "-m", "morebench.child", str(work)]
-        watched = watch(command, child_environment(limits.threads, work), limits, log, work)
+        environment = child_environment(limits.threads, work, limits.gpu)
+        watched = watch(command, environment, limits, log, work)
         written = work / RESULT_FILE
         result = read_json(written) if written.exists() else None
         status.state, status.reason = verdict(watched, result, limits)

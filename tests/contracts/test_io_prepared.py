@@ -202,6 +202,14 @@ def test_any_renaming_of_two_labels_or_more_spells_them(labels, names):
     assert not spells(pd.Series("same", index=series.index), series)
 
 
+def test_replicates_inside_a_label_spell_it_and_an_own_value_for_each_cell_does_not():
+    labels = pd.Series(["T"] * 6 + ["B"] * 6, dtype=object)
+    replicates = pd.Series(["t1", "t2"] * 3 + ["b1", "b2"] * 3)
+    assert spells(replicates, labels)
+    assert not spells(replicates.where(replicates != "b2", "t2"), labels)
+    assert not spells(pd.Series(range(12)), labels)
+
+
 def test_truth_comes_back_as_it_was(tmp_path):
     write_truth(tmp_path / "d.parquet", truth())
     pd.testing.assert_frame_equal(read_truth(tmp_path / "d.parquet"), truth())

@@ -147,7 +147,7 @@ def test_too_small_a_dataset(tmp_path):
 
 def test_cells_without_rna_or_counts(tmp_path):
     counts, _ = simulate(60)
-    with pytest.raises(DataError, match="2 of 60 cells have no rna"):
+    with pytest.raises(Unsupported, match="2 of 60 cells have no rna"):
         run(write(tmp_path / "d.h5mu", counts, np.repeat("a", 60), drop=2))
     counts[7] = 0
     with pytest.raises(DataError, match=r"1 cells have no rna count at all \(c000007\)"):
@@ -163,7 +163,7 @@ def test_missing_file_or_modality(tmp_path):
     adt = anndata.AnnData(np.ones((60, 2), np.float32), obs=pd.DataFrame(index=data.cell_ids))
     mudata.MuData({"adt": adt}).write_h5mu(tmp_path / "e.h5mu")
     data.all_genes_file = tmp_path / "e.h5mu"
-    with pytest.raises(DataError, match="no mod/rna, found adt"):
+    with pytest.raises(Unsupported, match="no mod/rna, found adt"):
         run(data)
 
 

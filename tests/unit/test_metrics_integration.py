@@ -320,3 +320,14 @@ def test_totals():
     assert totals.total(values) == pytest.approx(0.4 * 0.3 + 0.6 * 0.75)
     assert np.isnan(totals.total({**values, "pcr": np.nan}))
     assert np.isnan(totals.batch_total({**values, "kbet": np.nan}))
+
+
+@pytest.mark.parametrize("n", [200, 401])
+def test_lisi_of_far_apart_groups_is_perfect_and_never_undefined(n):
+    """One label among a cell's neighbours: an index of 1 up to float32, on either side."""
+    labels = np.array(["a"] * (n // 2) + ["b"] * (n - n // 2))
+    x = np.random.default_rng(n).normal(size=(n, 3))
+    x[labels == "b"] += 1e3
+    near = exact_neighbors(x)
+    assert lisi.clisi(near, labels) == pytest.approx(1, abs=1e-5)
+    assert lisi.ilisi(near, labels) == pytest.approx(0, abs=1e-5)

@@ -139,8 +139,8 @@ def work(tmp_path, monkeypatch):
 def call(folder, tmp_path, work, monkeypatch):
     original = runner.child_environment
 
-    def with_toys(threads, directory):
-        found = original(threads, directory)
+    def with_toys(threads, directory, gpu=0):
+        found = original(threads, directory, gpu)
         return found | {"PYTHONPATH": os.pathsep.join([found["PYTHONPATH"], str(folder)])}
 
     monkeypatch.setattr(runner, "child_environment", with_toys)
@@ -386,8 +386,8 @@ def test_a_killed_parent_leaves_no_orphan(folder, tmp_path, number):
         settings = {{"entry": "toys:hang", "outputs": ["embedding"], "inductive": False,
                     "packages": [], "params": {{}}}}
         inside = runner.child_environment
-        runner.child_environment = lambda threads, directory: {{
-            **inside(threads, directory), "PYTHONPATH": {f"{SRC}{os.pathsep}{folder}"!r}}}
+        runner.child_environment = lambda *given: {{
+            **inside(*given), "PYTHONPATH": {f"{SRC}{os.pathsep}{folder}"!r}}}
         runner.run(settings, Status("d", "all", "m", 0, "failed", log={str(tmp_path / "log")!r}),
                    files={{"input.h5ad": Path({str(folder / "input.h5ad")!r})}}, labels=None,
                    output=Path({str(tmp_path / "out")!r}), limits=runner.Limits(1, 4000, 50))

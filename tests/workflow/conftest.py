@@ -30,13 +30,15 @@ class Project:
             else:
                 shutil.copy(source, root / name)
 
-    def snakemake(self, *words: str, timeout: int = 600) -> subprocess.CompletedProcess:
+    def snakemake(
+        self, *words: str, timeout: int = 600, **variables: str
+    ) -> subprocess.CompletedProcess:
         """Run Snakemake with the configuration; both streams in ``stdout``."""
         file = self.root / "test.yaml"
         file.write_text(yaml.safe_dump(self.config, sort_keys=False))
         # --configfile takes several files: another option must stand between it and targets.
         command = [sys.executable, "-m", "snakemake", "--configfile", str(file), "--cores", "2"]
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | variables
         return subprocess.run(
             [*command, *words],
             cwd=self.root,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 
 import pandas as pd
 import pytest
 
-from tests.workflow.conftest import Project
+from tests.workflow.conftest import ROOT, Project
 
 pytestmark = pytest.mark.workflow
 BROKEN = {"method": "pca", "n_components": 999}
@@ -159,10 +162,6 @@ def test_an_edit_reruns_the_stages_that_import_it(finished, file, old, new, expe
 
 
 def test_retry_runs_what_failed_again(failed, tmp_path, tiny_config):
-    import os
-    import subprocess
-    import sys
-
     methods = {"random": {"n_components": 5}, "pca_broken": BROKEN}
     project = Project(tmp_path, {**tiny_config, "methods": methods})
     assert project.snakemake().returncode != 0
@@ -217,3 +216,25 @@ def test_out_of_memory_is_tried_again_with_more_and_then_recorded(tmp_path, tiny
     assert 100 < runs.loc["tight", "peak_rss_mb"] <= 200
     assert runs.loc["hopeless", ["state", "attempt"]].tolist() == ["out_of_memory", 2]
     assert "the limit is 200 MiB" in table(project, "failures").loc[0, "reason"]
+
+
+def test_an_environment_that_cannot_be_made_fails_its_method_only(tmp_path, tiny_config):
+    methods = {"random": {"n_components": 5}, "harmony_published": {"n_components": 5}}
+    project = Project(tmp_path, {**tiny_config, "methods": methods})
+    done = project.snakemake("results/tables/failures.tsv", PIP_NO_INDEX="1", PIP_FIND_LINKS="")
+    assert done.returncode == 0, done.stdout
+    rows = table(project, "failures")
+    assert rows["method"].tolist() == ["harmony_published"]
+    assert "its environment could not be made" in rows.loc[0, "reason"]
+    assert "No matching distribution" in (project.root / rows.loc[0, "log"]).read_text()
+    states = table(project, "manifest").drop_duplicates("method").set_index("method")["state"]
+    assert states.to_dict() == {"random": "ok", "harmony_published": "failed"}
+
+
+def test_the_default_configuration_is_found_from_any_folder(tmp_path):
+    command = [sys.executable, "-m", "snakemake", "-n", "--snakefile", str(ROOT / "Snakefile")]
+    done = subprocess.run(
+        [*command, "--directory", str(tmp_path)], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "run scvi on pbmc68k_batches / all, seed 0" in done.stdout + done.stderr

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 OBS_COLUMNS = ("batch", "donor", "platform", "n_genes", "total_counts", "pct_mt", "pct_ribo")
-VAR_COLUMNS = ("gene_id", "nearest_gene")
+VAR_COLUMNS = ("gene_id", "gene", "nearest_gene")
 TRUTH_COLUMNS = (
     "cell_id",
     "original_id",
@@ -48,8 +48,8 @@ def check_ids(ids: pd.Index | np.ndarray, where: str) -> None:
 def spells(column: pd.Series, label: pd.Series) -> bool:
     """Tell whether a column tells every cell's label, so that showing it shows the truth.
 
-    True when each value of the column goes with one label only and each label with one
-    value only (a renaming of the labels), or when its values are the labels themselves.
+    True when each value of the column goes with one label only (a renaming of the labels, or
+    a finer grouping inside them), or when its values are the labels themselves.
     """
     known = label.notna().to_numpy()
     if label[known].nunique() < 2:
@@ -58,10 +58,11 @@ def spells(column: pd.Series, label: pd.Series) -> bool:
     # Names that agree are the labels; numbers may agree by chance (0 % and 0 = no doublet).
     if label.dtype == object and (values == labels).mean() > 0.5:
         return True
-    if values.nunique() != labels.nunique():
-        return False
-    table = pd.crosstab(values, labels).to_numpy() > 0
-    return bool((table.sum(0) == 1).all() and (table.sum(1) == 1).all())
+    pure = bool((labels.groupby(values.to_numpy()).nunique() == 1).all())
+    # Values that each go with one label (replicates of a sorted gate, say) give it away,
+    # unless they are so many that each names a cell or two.
+    renamed = values.nunique() == labels.nunique()
+    return pure and (renamed or values.nunique() <= len(values) / 2)
 
 
 def check_prepared(data: MuData, truth: pd.DataFrame | None, where: str) -> None:

@@ -132,8 +132,10 @@ def read_counts(data: MethodInput) -> sp.csr_matrix:
 
     Raises
     ------
+    Unsupported
+        There is no RNA, or a cell without RNA.
     DataError
-        There is no file, no RNA, a cell without RNA, or a cell without counts.
+        There is no file, or a cell without counts.
     """
     import h5py
     import pandas as pd
@@ -146,12 +148,12 @@ def read_counts(data: MethodInput) -> sp.csr_matrix:
         key = f"mod/{MODALITY}"
         if key not in file:
             found = list(file["mod"]) if "mod" in file else list(file)
-            raise DataError(f"{path}: no {key}, found {listed(found)}; scrublet needs RNA counts")
+            raise Unsupported(f"{path}: no {key}, found {listed(found)}; scrublet needs RNA counts")
         rna = read_elem(file[key])
     rows = pd.Index(rna.obs_names).get_indexer(data.cell_ids)
     missing = data.cell_ids[rows < 0]
     if len(missing):
-        raise DataError(
+        raise Unsupported(
             f"{path}: {len(missing)} of {data.n_cells} cells have no {MODALITY} "
             f"({listed(missing, 3)}); scrublet needs RNA counts of every cell"
         )
