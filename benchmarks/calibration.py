@@ -61,7 +61,7 @@ def main() -> None:
         data.labels = hidden if spec.track == "semi-supervised" else None
         start = time.monotonic()
         run = getattr(importlib.import_module(module), function)
-        output = run(data, seed=0, threads=2, **{**spec.params, **CHANGES.get(name, {})})
+        output = run(data, seed=0, threads=1, **{**spec.params, **CHANGES.get(name, {})})
         print(f"{name}: {time.monotonic() - start:.1f} s", flush=True)
         candidates.append(Candidate(name, spec.track, 0, "ok", output))
     task = TaskData(

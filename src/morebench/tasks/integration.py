@@ -248,7 +248,8 @@ def score(
     seed
         K-means is seeded by it and Leiden by 42 + seed: 0 is the protocol of scib-metrics.
     threads
-        Of the neighbour search and of linear algebra.
+        Of the neighbour search. Linear algebra runs on one: its matrices are small, and
+        more threads make it many times slower on a busy machine.
     params
         This task has none; those of other tasks are ignored.
 
@@ -261,5 +262,5 @@ def score(
     from threadpoolctl import threadpool_limits
 
     cells, names = _cells(data, seed, threads), metric_names()
-    with threadpool_limits(limits=threads):
+    with threadpool_limits(limits=1, user_api="blas"):
         return [s for c in candidates for s in _candidate(c, cells, len(data.batch), names)]
