@@ -16,7 +16,6 @@ OUTPUT_KINDS = ("embedding", "graph", "labels", "probabilities", "doublet_score"
 SPLIT_KINDS = ("all", "partial", "lobo", "unseen", "newtype")
 STATES = ("ok", "failed", "out_of_memory", "timeout", "unsupported", "unavailable")
 ACCEPTED_STATES = ("ok", "unsupported", "unavailable")
-LABEL_SOURCES = ("expert", "assay", "derived", "planted")
 TRUSTED_LABEL_SOURCES = ("expert", "assay", "planted")
 
 
@@ -134,7 +133,6 @@ class MetricSpec:
     task: str
     aspect: str
     in_total: bool = False
-    higher_is_better: bool = True
     entry: str = ""
 
 
