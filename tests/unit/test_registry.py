@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from morebench import registry
-from morebench.data.spec import Splits
+from morebench.data.spec import Labels, Splits
 from morebench.registry import DATASETS, ENVIRONMENTS, METHODS, METRICS, TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,7 +82,8 @@ def test_words_are_those_of_the_lists():
         assert set(task.needs) <= {"two_batches", "labels", "trusted_labels", "doublets"}
         assert any(set(m.outputs) & set(task.outputs) for m in METHODS.values()), task.name
     assert set(registry.ACCEPTED_STATES) < set(registry.STATES)
-    assert set(registry.TRUSTED_LABEL_SOURCES) == set(registry.LABEL_SOURCES) - {"derived"}
+    sources = set(get_args(Labels.model_fields["source"].annotation))
+    assert set(registry.TRUSTED_LABEL_SOURCES) == sources - {"derived"}
     assert {"all", *Splits.model_fields} == set(registry.SPLIT_KINDS)
 
 
