@@ -69,7 +69,7 @@ class Evaluation(Strict):
 
     seed: int = 0
     n_boot: int = Field(1000, ge=100)
-    threads: int = Field(2, ge=1)
+    threads: int = Field(1, ge=1)
     mem_mb: int = Field(8000, ge=500)
 
 
