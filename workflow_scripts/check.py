@@ -3,20 +3,17 @@
 import sys
 from pathlib import Path
 
-import pandas as pd
-
 from morebench import job
 from morebench.aggregate import not_accepted
-from morebench.io.atomic import atomic_path
+from morebench.io.atomic import atomic_path, read_tsv
 
 
 def main(manifest: Path, failures: Path, output: Path) -> None:
     """Write the marker, or name what failed and exit with 1."""
-    cells = pd.read_csv(manifest, sep="\t", keep_default_na=False)
+    cells = read_tsv(manifest)
     bad = not_accepted(cells)
     if len(bad):
-        rows = pd.read_csv(failures, sep="\t", keep_default_na=False)
-        for row in rows.itertuples():
+        for row in read_tsv(failures).fillna("").itertuples():
             print(
                 f"{row.dataset} / {row.split} / {row.method} / seed {row.seed}: {row.state}: "
                 f"{row.reason} (log: {row.log})",

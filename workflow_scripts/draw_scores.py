@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import typer
 
 from morebench import job
+from morebench.io.atomic import read_tsv
 from morebench.plots.score_table import draw_score_table
 from morebench.plots.style import save_figure
 from morebench.provenance import figure_source
@@ -23,7 +23,7 @@ def main(
     config_hash: Annotated[str, typer.Option(envvar="MOREBENCH_CONFIG_HASH")],
 ) -> None:
     """Write the SVG and its PNG preview."""
-    summary = pd.read_csv(table, sep="\t", keep_default_na=False, na_values=[""])
+    summary = read_tsv(table)
     chosen = summary[
         (summary["dataset"] == dataset) & (summary["split"] == split) & (summary["task"] == task)
     ]

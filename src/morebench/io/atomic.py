@@ -89,3 +89,8 @@ def write_tsv(path: str | Path, frame: pd.DataFrame) -> None:
     """Write a tab-separated table; missing values are empty, numbers keep 6 digits."""
     with atomic_path(path) as temporary:
         frame.to_csv(temporary, sep="\t", index=False, float_format="%.6g", lineterminator="\n")
+
+
+def read_tsv(path: str | Path) -> pd.DataFrame:
+    """Read a written table: empty cells are missing values, words such as ``NA`` stay words."""
+    return pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""])

@@ -7,18 +7,13 @@ from pathlib import Path
 import pandas as pd
 
 from morebench.config import load_file
-from morebench.io.atomic import read_json
+from morebench.io.atomic import read_json, read_tsv
 from morebench.paths import Paths
 from morebench.plan import scored
 from morebench.registry import METRICS, TASKS
 from morebench.report.build import ReportContext
 
 TABLES = ("scores", "summary", "runtime", "failures", "manifest", "methods", "datasets")
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a written table; empty cells are missing values, words such as ``NA`` stay words."""
-    return pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""])
 
 
 def told_by_cell(manifest: pd.DataFrame, failures: pd.DataFrame) -> pd.DataFrame:
@@ -51,7 +46,7 @@ def read_context(results: Path) -> ReportContext:
     config_file = results / "config.yaml"
     config, paths = load_file(config_file), Paths(results)
     tables = {name: paths.table(f"{name}.tsv") for name in TABLES}
-    frames = {name: read_table(path) for name, path in tables.items()}
+    frames = {name: read_tsv(path) for name, path in tables.items()}
     # A cell that ran but could not be scored is a failure too.
     manifest = frames["manifest"]
     manifest["state"] = manifest["state"].where(manifest["state"] != "ok", manifest["scoring"])
