@@ -78,6 +78,10 @@ def draw_score_table(
         names = (
             _MARGIN + 0.22 + max((text_width(t, _NAME_SIZE) for t in ranked["title"]), default=0.5)
         )
+        tracks = list(dict.fromkeys(ranked["track"]))
+        # The title of a track ends where the columns begin: it stands level with their names.
+        widest = max((text_width(TRACK_TITLES.get(t, t), 7) for t in tracks), default=0) * _BOLD
+        names = max(names, _MARGIN + widest - 0.45)
         columns = _columns(groups, names + 0.5)
         end = columns[-1].left + columns[-1].width if columns else names + 1
         overhang = max(
@@ -90,7 +94,6 @@ def draw_score_table(
         head = 0.55 + 0.72 * max(
             (text_width(metrics[c.metric], _HEAD_SIZE) for c in columns), default=0
         )
-        tracks = list(dict.fromkeys(ranked["track"]))
         height = head + ROW_HEIGHT * len(ranked) + 0.42 * len(tracks) + 0.55
         notes = ["Mean ± s.d. over seeds; the scale is 0 to 1 for every metric, not rescaled."]
         if ranked["rank"].notna().any():
