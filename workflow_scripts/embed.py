@@ -29,13 +29,15 @@ def main(
     attempts: Annotated[int, typer.Option()] = 1,
     labels: Annotated[Path | None, typer.Option()] = None,
     all_genes: Annotated[Path | None, typer.Option()] = None,
+    features: Annotated[Path | None, typer.Option()] = None,
     this_environment: Annotated[bool, typer.Option()] = False,
 ) -> None:
     """Write the run's directory: its status always, its output when ok."""
     method = json.loads(settings)
     files = {runner.INPUT_NAMES["input"]: input_file}
-    if all_genes is not None:
-        files[runner.INPUT_NAMES["all_genes"]] = all_genes
+    for name, path in {"all_genes": all_genes, "features": features}.items():
+        if path is not None:
+            files[runner.INPUT_NAMES[name]] = path
     shown = None
     if labels is not None:
         table = read_split(labels)

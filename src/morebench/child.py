@@ -1,8 +1,8 @@
 """The process of one method: reads its work directory, runs, writes what it found there.
 
 It sees its work directory only: the split's input, the labels that the split shows (for
-the semi-supervised track), the counts of all genes (for methods that declare them), and
-``task.json``. It imports nothing that an isolated environment lacks.
+the semi-supervised track), the counts of all genes and the frozen features (for methods
+that declare them), and ``task.json``. It imports nothing that an isolated environment lacks.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ RESULT_FILE = "result.json"
 INPUT_FILE = "input.h5ad"
 LABELS_FILE = "labels.parquet"
 ALL_GENES_FILE = "all_genes.h5mu"
+FEATURES_DIR = "features"
 
 
 def _die_with_parent() -> None:
@@ -66,6 +67,8 @@ def run(directory: Path) -> dict[str, Any]:
             data.labels = read_labels(directory / LABELS_FILE, data.cell_ids)
         if (directory / ALL_GENES_FILE).exists():
             data.all_genes_file = directory / ALL_GENES_FILE
+        if (directory / FEATURES_DIR).is_dir():
+            data.features_dir = directory / FEATURES_DIR
         if not task["inductive"] and not data.fit_visible.all():
             raise Unsupported(
                 f"{int((~data.fit_visible).sum())} cells are not visible to fitting and the "

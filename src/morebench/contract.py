@@ -33,7 +33,10 @@ class MethodInput:
         Labels that the split shows, None where it hides them. The whole array is
         None for methods outside the semi-supervised track.
     all_genes_file : Path or None
-        Counts of all genes, for methods that declare ``all_genes``.
+        The prepared dataset (h5mu: all genes, all modalities), for methods that declare
+        ``all_genes``.
+    features_dir : Path or None
+        Frozen features of the cells, for methods that declare ``features``.
     """
 
     cell_ids: np.ndarray
@@ -44,6 +47,7 @@ class MethodInput:
     fit_visible: np.ndarray
     labels: np.ndarray | None = None
     all_genes_file: Path | None = None
+    features_dir: Path | None = None
 
     @property
     def n_cells(self) -> int:

@@ -22,6 +22,7 @@ import psutil
 import morebench
 from morebench.child import (
     ALL_GENES_FILE,
+    FEATURES_DIR,
     INPUT_FILE,
     LABELS_FILE,
     RESULT_FILE,
@@ -260,7 +261,7 @@ def run(
     work = Path(tempfile.mkdtemp(prefix="morebench-"))
     try:
         for name, source in files.items():
-            shutil.copyfile(source, work / name)
+            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, work / name)
         if labels is not None:
             write_labels(work / LABELS_FILE, *labels)
         task = {k: settings[k] for k in ("entry", "outputs", "inductive", "packages", "params")}
@@ -292,4 +293,4 @@ def run(
     return status
 
 
-INPUT_NAMES = {"input": INPUT_FILE, "all_genes": ALL_GENES_FILE}
+INPUT_NAMES = {"input": INPUT_FILE, "all_genes": ALL_GENES_FILE, "features": FEATURES_DIR}
