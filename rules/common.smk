@@ -5,7 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -35,6 +35,8 @@ METHODS = settings_of.methods_of(CONFIG)
 CELLS = plan.expected(CONFIG)
 RUNS = plan.runs(CONFIG)
 SCORED = plan.scored(CONFIG)
+# Datasets whose annotation is pooled over the held-out batches.
+POOLED = list(dict.fromkeys(dataset for dataset, _, task in SCORED if task == "annotation"))
 WITH_CONDA = "conda" in {str(m) for m in workflow.deployment_settings.deployment_method}
 # Jobs inherit these: their commands find the library, the scripts and this interpreter.
 os.environ.update(
@@ -167,6 +169,28 @@ def scored_entrants(wildcards):
         for c in CELLS
         if (c.run.dataset, c.split, c.task) == (wildcards.dataset, wildcards.split, wildcards.task)
     )
+
+
+def pooled_cells(wildcards):
+    return [c for c in CELLS if (c.run.dataset, c.task) == (wildcards.dataset, "annotation")]
+
+
+def pooled_splits(wildcards):
+    """The table of every split that hides a batch."""
+    splits = dict.fromkeys(c.split for c in pooled_cells(wildcards))
+    return {split: str(PATHS.split(wildcards.dataset, split)) for split in splits}
+
+
+def pooled_entrants(wildcards):
+    """Every method and seed once; ``{split}`` in its directory stands for each of its splits."""
+    return entrants(
+        replace(c, run=replace(c.run, split="{split}")) if c.run.split == c.split else c
+        for c in pooled_cells(wildcards)
+    )
+
+
+def pooled_directories(wildcards):
+    return list(dict.fromkeys(str(PATHS.embedding(c.run)) for c in pooled_cells(wildcards)))
 
 
 def scores_embedding(cell):

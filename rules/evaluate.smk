@@ -33,6 +33,37 @@ rule evaluate:
         "> {log} 2>&1"
 
 
+rule pool:
+    input:
+        pooled_directories,
+        data=PATHS.input("{dataset}", "all"),
+        splits=lambda wildcards: pooled_splits(wildcards).values(),
+        truth=PATHS.truth("{dataset}"),
+    output:
+        scores=PATHS.pooled("{dataset}", "annotation"),
+        differences=PATHS.pooled("{dataset}", "differences"),
+    log:
+        PATHS.log_of("pool", "{dataset}", "annotation"),
+    conda:
+        environment("core")
+    resources:
+        mem_mb=CONFIG.evaluation.mem_mb,
+    params:
+        splits=lambda wildcards: compact_in_order(pooled_splits(wildcards)),
+        entrants=lambda wildcards: compact_in_order(pooled_entrants(wildcards)),
+        fixed=compact([m.name for m in METHODS.values() if not m.spec.seeded]),
+        settings=task_settings,
+        code=digest("pool_annotation"),
+    message:
+        "pool annotation of {wildcards.dataset} over its held-out batches"
+    shell:
+        'OMP_NUM_THREADS=1 python -P "$MOREBENCH_ROOT"/workflow_scripts/pool_annotation.py '
+        "{output.scores} {output.differences} --input {input.data} --truth {input.truth} "
+        "--dataset {wildcards.dataset} --splits {params.splits:q} "
+        "--entrants {params.entrants:q} --fixed {params.fixed:q} "
+        "--settings {params.settings:q} > {log} 2>&1"
+
+
 rule umap:
     input:
         directories(drawn_entrants),

@@ -22,6 +22,7 @@ rule aggregate:
     input:
         [PATHS.embedding(run) for run in RUNS],
         [PATHS.scores(*key) for key in SCORED],
+        [PATHS.pooled(d, part) for d in POOLED for part in ("annotation", "differences")],
         [PATHS.prepared_part(name, "json") for name in CONFIG.datasets],
         config=RESULTS / "config.yaml",
     output:
@@ -30,6 +31,8 @@ rule aggregate:
                 str(PATHS.table("")) + "/",
                 "scores.tsv",
                 "summary.tsv",
+                "annotation_pooled.tsv",
+                "annotation_differences.tsv",
                 "runtime.tsv",
                 "failures.tsv",
                 "manifest.tsv",

@@ -20,6 +20,7 @@ from morebench.paths import Paths
 from morebench.plan import Run, expected, runs, scored
 from morebench.provenance import commit
 from morebench.registry import ACCEPTED_STATES, METRICS, TASKS
+from morebench.tasks import pooled
 
 MISSING = "missing"  # expected, but its run or scoring did not end
 CELL_KEYS = ["dataset", "split", "task", "method", "seed"]
@@ -53,6 +54,28 @@ def scores_table(config: Config, paths: Paths) -> pd.DataFrame:
     wanted = {(c.run.dataset, c.split, c.task, c.run.method, c.run.seed) for c in expected(config)}
     keys = scores[CELL_KEYS].itertuples(index=False, name=None)
     return scores[[key in wanted for key in keys]].reset_index(drop=True)
+
+
+def pooled_table(config: Config, paths: Paths, part: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Return what was pooled over held-out batches, ``dataset`` first.
+
+    Rows of methods that are not expected are left out, as in ``scores_table``.
+    """
+    names = ["dataset", *columns]
+    frames = [
+        read_parquet(file, tuple(columns)).assign(dataset=dataset)[names]
+        for dataset in config.datasets
+        if (file := paths.pooled(dataset, part)).exists()
+    ]
+    if not frames:
+        return pd.DataFrame(columns=names)
+    table = pd.concat(frames, ignore_index=True)
+    wanted = {(c.run.dataset, c.run.method) for c in expected(config) if c.task == "annotation"}
+    kept = [
+        {(row["dataset"], row[k]) for k in ("method", "other") if k in row} <= wanted
+        for row in table.to_dict("records")
+    ]
+    return table[kept].reset_index(drop=True)
 
 
 def manifest_table(
@@ -236,9 +259,9 @@ PACKAGES = ("snakemake", "torch", "anndata", "scanpy", "scvi-tools", "harmonypy"
 def write_tables(config: Config, results: Path, tables: Path) -> None:
     """Write all tables of a run from what exists below ``results``.
 
-    ``scores.tsv, summary.tsv, runtime.tsv, failures.tsv, manifest.tsv, methods.tsv,
-    datasets.tsv`` and ``run.json``. The same results give the same bytes, but for
-    ``runtime.tsv`` and ``run.json``.
+    ``scores.tsv, summary.tsv, annotation_pooled.tsv, annotation_differences.tsv,
+    runtime.tsv, failures.tsv, manifest.tsv, methods.tsv, datasets.tsv`` and ``run.json``.
+    The same results give the same bytes, but for ``runtime.tsv`` and ``run.json``.
     """
     paths = Paths(results)
     found = statuses(config, paths)
@@ -251,6 +274,10 @@ def write_tables(config: Config, results: Path, tables: Path) -> None:
     content = {
         "scores": scores,
         "summary": summary_table(config, scores),
+        "annotation_pooled": pooled_table(config, paths, "annotation", pooled.SCORE_COLUMNS),
+        "annotation_differences": pooled_table(
+            config, paths, "differences", pooled.DIFFERENCE_COLUMNS
+        ),
         "runtime": runtime_table(found),
         "failures": failures_table(config, found, paths, scores),
         "manifest": manifest_table(config, found, scores),

@@ -42,6 +42,10 @@ class Paths:
         """Return the scores of a (dataset, split, task)."""
         return self.root / "scores" / dataset / split / f"{task}.parquet"
 
+    def pooled(self, dataset: str, part: str) -> Path:
+        """Return what is pooled over held-out batches: ``annotation``, ``differences``."""
+        return self.root / "pooled" / dataset / f"{part}.parquet"
+
     def umap(self, dataset: str, split: str) -> Path:
         """Return UMAP coordinates of a (dataset, split)."""
         return self.root / "umap" / dataset / f"{split}.parquet"

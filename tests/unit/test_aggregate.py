@@ -299,8 +299,8 @@ def test_written_tables_are_the_same_bytes_for_the_same_results(config, paths, t
     for file in sorted((tmp_path / "one").iterdir()):
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name
     assert sorted(p.name for p in (tmp_path / "one").iterdir()) == [
-        "datasets.tsv", "failures.tsv", "manifest.tsv", "methods.tsv", "run.json", "runtime.tsv",
-        "scores.tsv", "summary.tsv",
+        "annotation_differences.tsv", "annotation_pooled.tsv", "datasets.tsv", "failures.tsv",
+        "manifest.tsv", "methods.tsv", "run.json", "runtime.tsv", "scores.tsv", "summary.tsv",
     ]  # fmt: skip
     datasets = pd.read_csv(tmp_path / "one/datasets.tsv", sep="\t").iloc[0]
     assert datasets["title"] == "The data" and datasets["cells"] == 1234567

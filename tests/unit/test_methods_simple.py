@@ -13,7 +13,10 @@ from morebench.errors import DataError
 from morebench.methods import pca, random
 from morebench.registry import METHODS
 
-OWN = ("pca", "random", "harmony", "harmony_published", "scvi", "scanvi", "scrublet")
+OWN = (
+    "pca", "random", "harmony", "harmony_published", "scvi", "scanvi", "scrublet", "logreg",
+    "celltypist",
+)  # fmt: skip
 
 
 def make_input(n=40, p=8):

@@ -161,6 +161,20 @@ def test_an_edit_reruns_the_stages_that_import_it(finished, file, old, new, expe
         assert any(m.startswith("draw scores") for m in messages)
 
 
+def test_annotation_is_pooled_once_a_dataset_that_holds_batches_out(tmp_path, tiny_config):
+    held = {"splits": {"lobo": ["batch1", "batch2"]}, "tasks": ["annotation"]}
+    datasets = {"tiny": tiny_config["datasets"]["tiny"]}
+    datasets["held"] = {**datasets["tiny"], **held}
+    methods = {"random": {"n_components": 5}, "scanvi": {"max_epochs": 1}}
+    project = Project(tmp_path, {**tiny_config, "datasets": datasets, "methods": methods})
+    pooled = [m for m in project.planned() if m.startswith("pool")]
+    assert pooled == ["pool annotation of held over its held-out batches"]
+    done = project.snakemake("-n", "-p", "results/tables/annotation_pooled.tsv")
+    assert "results/embeddings/held/{split}/scanvi/0" in done.stdout
+    for batch in ("batch1", "batch2"):
+        assert f"results/embeddings/held/lobo-{batch}/scanvi/0" in done.stdout
+
+
 def test_retry_runs_what_failed_again(failed, tmp_path, tiny_config):
     methods = {"random": {"n_components": 5}, "pca_broken": BROKEN}
     project = Project(tmp_path, {**tiny_config, "methods": methods})
