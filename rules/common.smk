@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -35,6 +36,7 @@ METHODS = settings_of.methods_of(CONFIG)
 CELLS = plan.expected(CONFIG)
 RUNS = plan.runs(CONFIG)
 SCORED = plan.scored(CONFIG)
+BACKBONES = settings_of.backbones_of(CONFIG)
 # Datasets whose annotation is pooled over the held-out batches.
 POOLED = list(dict.fromkeys(dataset for dataset, _, task in SCORED if task == "annotation"))
 WITH_CONDA = "conda" in {str(m) for m in workflow.deployment_settings.deployment_method}
@@ -54,6 +56,7 @@ wildcard_constraints:
     task="|".join(registry.TASKS),
     split=r"(all|partial|lobo-[\w.]+|unseen-[\w.]+|newtype-[\w.]+)",
     seed=r"\d+",
+    backbone="|".join(map(re.escape, BACKBONES)) or "none",
 
 
 def digest(name, *modules):
@@ -133,12 +136,16 @@ def method_inputs(wildcards):
         found["labels"] = PATHS.split(wildcards.dataset, wildcards.split)
     if spec.all_genes:
         found["all_genes"] = PATHS.prepared(wildcards.dataset)
+    backbone = settings_of.backbone_of(METHODS[wildcards.method])
+    if backbone is not None:
+        split = registry.fit_split(wildcards.split)
+        found["features"] = PATHS.features(wildcards.dataset, split, backbone)
     return found
 
 
 def optional_inputs(wildcards, input):
     words = []
-    for name in ("labels", "all_genes"):
+    for name in ("labels", "all_genes", "features"):
         if name in input.keys():
             words.append(f"--{name.replace('_', '-')} {shlex.quote(str(input[name]))}")
     return " ".join(words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,6 +74,17 @@ class Evaluation(Strict):
     mem_mb: int = Field(8000, ge=500)
 
 
+class FeatureStage(Strict):
+    """How frozen features are made."""
+
+    descriptions: str | None = Field(
+        None, description="table of NCBI gene_info, which adds a description to each symbol"
+    )
+    threads: int = Field(1, ge=1)
+    mem_mb: int = Field(6000, ge=500)
+    gpu: int = Field(0, ge=0)
+
+
 def _empty_is_mapping(value: Any) -> Any:
     return {} if value is None else value
 
@@ -84,6 +96,7 @@ class Config(Strict):
     seeds: Seeds = Seeds()
     attempts: int = Field(2, ge=1, le=5, description="tries of a method that runs out of memory")
     evaluation: Evaluation = Evaluation()
+    features: FeatureStage = FeatureStage()
     datasets: dict[Name, Annotated[DatasetConfig, BeforeValidator(_empty_is_mapping)]]
     methods: dict[Name, Annotated[dict[str, Any], BeforeValidator(_empty_is_mapping)]]
 
@@ -272,6 +285,34 @@ def _method(name: str, entry: Mapping[str, Any], source: str) -> Method:
 def methods_of(config: Config) -> dict[str, Method]:
     """Return the configured methods by name, parameters filled with the defaults."""
     return {name: _method(name, entry, "config") for name, entry in config.methods.items()}
+
+
+def backbone_of(method: Method) -> str | None:
+    """Return the name of the frozen features that a method reads: a slug; None for none."""
+    backbone = method.params.get("backbone")
+    if not method.spec.features or backbone in (None, "none") or not method.params.get(
+        "features", True
+    ):
+        return None
+    name = str(backbone)
+    slug = re.sub(r"\W+", "_", name).strip("_")
+    if slug != name:  # a path or a hub id: two of them must not share a slug
+        slug += "_" + hashlib.sha256(name.encode()).hexdigest()[:6]
+    return f"{slug}.{method.params['n_tokens']}"
+
+
+def backbones_of(config: Config) -> dict[str, dict[str, Any]]:
+    """Return the settings of every set of frozen features that the methods read."""
+    found = {}
+    for method in methods_of(config).values():
+        slug = backbone_of(method)
+        if slug is not None:
+            found[slug] = {
+                "backbone": method.params["backbone"],
+                "n_tokens": method.params["n_tokens"],
+                "descriptions": config.features.descriptions,
+            }
+    return found
 
 
 def resolved(config: Config) -> dict[str, Any]:

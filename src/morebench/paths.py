@@ -34,6 +34,15 @@ class Paths:
         """Return the input of a split, or a side file (``json``, ``genes.parquet``)."""
         return self.root / "inputs" / dataset / f"{split}.{part}"
 
+    def features(self, dataset: str, split: str, backbone: str) -> Path:
+        """Return the directory of a split's frozen features."""
+        return self.root / "features" / dataset / split / backbone
+
+    @property
+    def feature_cache(self) -> Path:
+        """Where frozen features and vectors of texts are kept for good."""
+        return self.root / "features" / "cache"
+
     def embedding(self, run: Run) -> Path:
         """Return the directory of a run."""
         return self.root / "embeddings" / run.dataset / run.split / run.method / str(run.seed)

@@ -73,6 +73,9 @@ class MethodSpec:
         A method without randomness runs once, whatever the number of seeds.
     inductive
         Whether it can embed cells that it was not fitted on.
+    features
+        Whether the method reads frozen features, made once by its parameters ``backbone``
+        and ``n_tokens`` and shared by every method, split and seed with the same ones.
     """
 
     name: str
@@ -88,6 +91,7 @@ class MethodSpec:
     all_genes: bool = False
     seeded: bool = True
     inductive: bool = False
+    features: bool = False
     threads: int = 1
     mem_mb: int = 6000
     runtime_min: int = 120
@@ -184,7 +188,86 @@ DATASETS: Mapping[str, DatasetSpec] = _by_name(
     ),
 )
 
+# Settings of MoRE, all of them: those of models/more/settings.py (a test compares).
+_MORE = _frozen(
+    backbone="minilm",
+    n_tokens=32,
+    n_components=30,
+    shrink=False,
+    features=True,
+    structure=False,
+    structure_steps=(2,),
+    n_latent=32,
+    n_hidden=128,
+    dropout=0.1,
+    fusion="adaptive",
+    refine_steps=3,
+    mask=0.1,
+    batch_dropout=0.05,
+    modality_dropout=0.2,
+    likelihood="gaussian",
+    w_reconstruction=3.0,
+    w_dense=1.0,
+    w_means=5.0,
+    w_prototype=1.0,
+    w_sparse=0.2,
+    w_modalities=0.1,
+    w_classes=1.0,
+    w_contrast=0.5,
+    w_compact=0.1,
+    loss_weights="fixed",
+    n_prototypes=30,
+    n_pairs=5,
+    temperature=0.1,
+    steps=500,
+    batch_size=512,
+    learning_rate=0.002,
+    weight_decay=0.0001,
+    min_epochs=5,
+)
+
 METHODS: Mapping[str, MethodSpec] = _by_name(
+    MethodSpec(
+        "more",
+        "MoRE",
+        "morebench.methods.more:run",
+        "unsupervised",
+        ("embedding",),
+        "this project, docs/methods/more.md",
+        "BSD-3-Clause",
+        _MORE,
+        packages=("torch", "transformers", "safetensors"),
+        all_genes=True,
+        inductive=True,
+        features=True,
+    ),
+    MethodSpec(
+        "more_sup",
+        "MoRE, semi-supervised",
+        "morebench.methods.more:run_supervised",
+        "semi-supervised",
+        ("embedding", "labels", "probabilities"),
+        "this project, docs/methods/more.md",
+        "BSD-3-Clause",
+        _MORE,
+        packages=("torch", "transformers", "safetensors"),
+        all_genes=True,
+        inductive=True,
+        features=True,
+    ),
+    MethodSpec(
+        "more_zeroshot",
+        "MoRE, untrained",
+        "morebench.methods.more:run_zeroshot",
+        "unsupervised",
+        ("embedding",),
+        "this project, docs/methods/more.md",
+        "BSD-3-Clause",
+        _frozen(backbone="minilm", n_tokens=32, n_components=30, shrink=False, n_pairs=5),
+        packages=("torch", "transformers", "safetensors"),
+        all_genes=True,
+        features=True,
+    ),
     MethodSpec(
         "pca",
         "PCA, uncorrected",

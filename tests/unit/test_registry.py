@@ -1,5 +1,6 @@
 """The registry is complete, agrees with the code and the configuration, and is cheap."""
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -15,6 +16,7 @@ import yaml
 
 from morebench import registry
 from morebench.data.spec import Labels, Splits
+from morebench.models.more.settings import Settings
 from morebench.registry import DATASETS, ENVIRONMENTS, METHODS, METRICS, TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,8 +31,20 @@ def resolve(entry):
 
 
 def keyword_only(function):
+    """Keyword-only parameters; ``**settings`` stands for the fields of MoRE's settings."""
     parameters = inspect.signature(function).parameters.values()
-    return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    found = {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        found |= {
+            f.name: inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY)
+            for f in dataclasses.fields(Settings)
+        }
+    return found
+
+
+@pytest.mark.parametrize("name", ["more", "more_sup"])
+def test_the_registered_settings_of_more_are_its_defaults(name):
+    assert dict(METHODS[name].params) == dataclasses.asdict(Settings())
 
 
 @pytest.mark.parametrize(("name", "entry"), ENTRIES, ids=[e[0] for e in ENTRIES])
@@ -55,6 +69,7 @@ def test_a_bundled_dataset_takes_its_registered_parameters(name):
 @pytest.mark.parametrize("name", CONFIG["methods"])
 def test_the_default_configuration_states_every_parameter_with_its_default(name):
     stated = {k: v for k, v in CONFIG["methods"][name].items() if k not in ("title", "resources")}
+    stated = {k: tuple(v) if isinstance(v, list) else v for k, v in stated.items()}
     assert stated == dict(METHODS[name].params)
     assert all(type(stated[k]) is type(v) for k, v in METHODS[name].params.items())
 

@@ -1,0 +1,27 @@
+# Frozen features: one backbone over the cells of a split's input, shared by all that read them.
+
+
+rule features:
+    input:
+        data=PATHS.input("{dataset}", "{split}"),
+    output:
+        directory(PATHS.features("{dataset}", "{split}", "{backbone}")),
+    log:
+        PATHS.log_of("features", "{dataset}", "{split}", "{backbone}"),
+    conda:
+        environment("core")
+    threads: CONFIG.features.threads
+    resources:
+        mem_mb=CONFIG.features.mem_mb,
+        gpu=CONFIG.features.gpu,
+    params:
+        settings=lambda wildcards: compact(BACKBONES[wildcards.backbone]),
+        cache=PATHS.feature_cache,
+        code=digest("features"),
+    message:
+        "frozen features of {wildcards.dataset} / {wildcards.split} by {wildcards.backbone}"
+    shell:
+        'OMP_NUM_THREADS={threads} python -P "$MOREBENCH_ROOT"/workflow_scripts/features.py '
+        "{output} --input {input.data} --settings {params.settings:q} "
+        "--cache {params.cache}/{wildcards.dataset} --texts {params.cache}/texts "
+        "--threads {threads} > {log} 2>&1"

@@ -1,0 +1,1 @@
+"""MoRE: frozen features, adapters, fusion, iterative batch refinement."""

@@ -1,0 +1,117 @@
+"""Expression branch (DESIGN 6.3): normalised counts and their truncated SVD."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+TARGET_SUM = 1e4
+MAX_FITTED = 20_000  # cells the components are fitted on; more change them little
+
+
+@dataclass(frozen=True)
+class Expression:
+    """Components of one modality, fitted on some cells, applied to any.
+
+    Attributes
+    ----------
+    kind
+        The modality, which decides the normalisation.
+    mean_g : (g,) array
+    components_gp : (g, p) array
+        Orthonormal columns.
+    shrinkage_p : (p,) array
+        Factor of each component: the share of its variance that is not noise.
+    scale
+        Makes the mean squared norm of the fitted cells p.
+    frequency_g : (g,) array
+        Share of fitted cells that have the feature (ATAC's inverse document frequency).
+    """
+
+    kind: str
+    mean_g: np.ndarray
+    components_gp: np.ndarray
+    shrinkage_p: np.ndarray
+    scale: float
+    frequency_g: np.ndarray
+
+    @property
+    def width(self) -> int:
+        """Number of components, p."""
+        return self.components_gp.shape[1]
+
+    def transform(self, counts_ng: sp.csr_matrix) -> np.ndarray:
+        """Return (n, p) float32: the branch of any cells of the same features."""
+        x_ng = normalise(counts_ng, self.kind, self.frequency_g)
+        p_np = np.asarray(x_ng @ self.components_gp) - self.mean_g @ self.components_gp
+        return (p_np * self.shrinkage_p * self.scale).astype(np.float32)
+
+    def inverse(self, p_np: np.ndarray) -> np.ndarray:
+        """Return (n, g): normalised values that a branch stands for, shrinkage kept."""
+        return p_np / self.scale @ self.components_gp.T + self.mean_g
+
+
+def normalise(counts_ng: sp.csr_matrix, kind: str, frequency_g: np.ndarray) -> sp.csr_matrix:
+    """Normalise counts cell by cell; empty cells stay empty.
+
+    RNA: log(1 + 10,000 x share). Proteins (``adt``): centred log ratio on log(1 + count),
+    as a sparse matrix of the uncentred logs divided by nothing else, the centre being taken
+    over all proteins. Peaks (``atac``): log(1 + 10,000 x share x inverse frequency).
+    """
+    x_ng = sp.csr_matrix(counts_ng, dtype=np.float64)
+    if kind == "adt":
+        logs = x_ng.log1p().toarray()
+        centre = logs.mean(1, keepdims=True) * (logs.any(1, keepdims=True))
+        return sp.csr_matrix(logs - centre)
+    if kind == "atac":
+        x_ng = x_ng.sign()
+    total_n = np.asarray(x_ng.sum(1)).ravel()
+    factor_n = np.divide(TARGET_SUM, total_n, out=np.zeros_like(total_n), where=total_n > 0)
+    x_ng = sp.diags(factor_n) @ x_ng
+    if kind == "atac":
+        x_ng = x_ng @ sp.diags(1 / np.maximum(frequency_g, 1e-4))
+    return x_ng.tocsr().log1p()
+
+
+def fit_expression(
+    counts_ng: sp.csr_matrix, kind: str, n_components: int, *, shrink: bool, seed: int
+) -> Expression:
+    """Fit the branch on cells that may be fitted on.
+
+    Parameters
+    ----------
+    counts_ng : (n, g) csr matrix
+        Raw counts of cells that have the modality.
+    shrink
+        Multiply component j of variance v_j by sqrt(1 - v_noise / v_j), where v_noise is
+        the variance of the first component left out: variance that noise explains leaves.
+    seed
+        Of the sample, and of the start vector of the Lanczos iteration.
+    """
+    from sklearn.decomposition import PCA
+
+    n, g = counts_ng.shape
+    rng = np.random.default_rng(seed)
+    if n > MAX_FITTED:
+        counts_ng = counts_ng[np.sort(rng.choice(n, MAX_FITTED, replace=False))]
+        n = MAX_FITTED
+    frequency_g = np.asarray((counts_ng > 0).mean(0)).ravel()
+    x_ng = normalise(counts_ng, kind, frequency_g)
+    p = max(1, min(n_components, n - 2, g - 2))
+    model = PCA(p + 1, svd_solver="arpack", random_state=seed).fit(x_ng)
+    variance = model.explained_variance_
+    kept = np.sqrt(np.maximum(1 - variance[p] / np.maximum(variance[:p], 1e-12), 0))
+    shrinkage_p = kept if shrink else np.ones(p)
+    if not shrinkage_p.any():
+        shrinkage_p = np.ones(p)
+    norm = float((variance[:p] * shrinkage_p**2).sum())
+    return Expression(
+        kind,
+        model.mean_.astype(np.float64),
+        model.components_[:p].T.astype(np.float64),
+        shrinkage_p,
+        float(np.sqrt(p / norm)) if norm > 0 else 1.0,
+        frequency_g,
+    )

@@ -1,0 +1,161 @@
+"""Terms of the objective (DESIGN 6.7): each takes tensors and returns a scalar."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+BANDWIDTHS = (0.1, 0.3, 1.0)
+LEAST_WEIGHT = 0.5  # cells' worth of a batch in a prototype, below which it says nothing
+
+
+def kernel(z_nd: torch.Tensor) -> torch.Tensor:
+    """Return (n, n): a mixture of Gaussian kernels, scaled by the median squared distance."""
+    square_n = (z_nd * z_nd).sum(1)
+    distance_nn = (square_n[:, None] + square_n[None] - 2 * z_nd @ z_nd.T).clamp(min=0)
+    median = distance_nn.detach().flatten()[:: max(1, len(z_nd) // 64)].median() + 1e-6
+    # exp(-d/.1), exp(-d/.3), exp(-d): one exponential, then powers
+    slow_nn = torch.exp(-distance_nn / median)
+    third_nn = torch.exp(-distance_nn / (median * BANDWIDTHS[1]))
+    return slow_nn + third_nn + third_nn * third_nn * third_nn
+
+
+def batch_discrepancy(
+    kernel_nn: torch.Tensor, batch_nk: torch.Tensor, member_np: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Dense alignment: maximum mean discrepancy of each batch to the rest.
+
+    With memberships, the discrepancy is taken inside every prototype (or class) and
+    averaged by the weight that batches have there, so that batches of different
+    composition are not forced together (Gretton et al. 2012, JMLR 13, 723-773, eq. 5).
+
+    Parameters
+    ----------
+    kernel_nn : (n, n)
+    batch_nk : (n, k)
+        One-hot batches.
+    member_np : (n, p), optional
+        Soft memberships of prototypes.
+    """
+    if member_np is None:
+        member_np = torch.ones(len(batch_nk), 1).to(batch_nk)
+    n, k = batch_nk.shape
+    p = member_np.shape[1]
+    weight_nc = (member_np[:, :, None] * batch_nk[:, None, :]).reshape(n, p * k)
+    against_npk = (kernel_nn @ weight_nc).reshape(n, p, k)
+    weight_npk = weight_nc.reshape(n, p, k)
+    sum_pkk = torch.einsum("npk,npj->pkj", weight_npk, against_npk)
+    count_pk = weight_npk.sum(0)
+    own_pk = sum_pkk.diagonal(dim1=1, dim2=2)
+    row_pk = sum_pkk.sum(2)
+    rest_pk = count_pk.sum(1, keepdim=True) - count_pk
+    within = own_pk / count_pk.clamp(min=1e-3) ** 2
+    others = (row_pk.sum(1, keepdim=True) - 2 * row_pk + own_pk) / rest_pk.clamp(min=1e-3) ** 2
+    between = (row_pk - own_pk) / (count_pk * rest_pk).clamp(min=1e-3)
+    weight_pk = count_pk * ((count_pk > LEAST_WEIGHT) & (rest_pk > LEAST_WEIGHT))
+    discrepancy_pk = within + others - 2 * between
+    if p == 1:
+        weight_pk = (weight_pk > 0).to(weight_pk)  # every batch counts alike, also a small one
+    return (discrepancy_pk * weight_pk).sum() / weight_pk.sum().clamp(min=1e-6)
+
+
+def batch_means(z_nd: torch.Tensor, batch_nk: torch.Tensor) -> torch.Tensor:
+    """Dense alignment, first moment: variance between batches' means, as a share of all."""
+    count_k = batch_nk.sum(0)
+    mean_kd = batch_nk.T @ z_nd / count_k.clamp(min=1)[:, None]
+    between = (count_k[:, None] * (mean_kd - z_nd.mean(0)) ** 2).sum() / len(z_nd)
+    return between / z_nd.detach().var(0).sum().clamp(min=1e-6)
+
+
+def pair_contrast(a_nd: torch.Tensor, b_nd: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Sparse alignment: InfoNCE over pairs, both ways (van den Oord et al. 2018, eq. 4)."""
+    similar_nn = F.normalize(a_nd, dim=1) @ F.normalize(b_nd, dim=1).T / temperature
+    target_n = torch.arange(len(a_nd), device=a_nd.device)
+    both = F.cross_entropy(similar_nn, target_n) + F.cross_entropy(similar_nn.T, target_n)
+    return both / 2
+
+
+def supervised_contrast(
+    z_nd: torch.Tensor, label_n: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Supervised contrastive loss over labelled cells (Khosla et al. 2020, eq. 2)."""
+    unit_nd = F.normalize(z_nd, dim=1)
+    n = len(z_nd)
+    own_nn = torch.eye(n, dtype=torch.bool, device=z_nd.device)
+    similar_nn = (unit_nd @ unit_nd.T / temperature).masked_fill(own_nn, -1e9)
+    log_nn = similar_nn - similar_nn.logsumexp(1, keepdim=True)
+    same_nn = (label_n[:, None] == label_n[None]) & ~own_nn
+    count_n = same_nn.sum(1)
+    some_n = count_n > 0
+    if not some_n.any():
+        return z_nd.sum() * 0
+    return -((log_nn * same_nn).sum(1)[some_n] / count_n[some_n]).mean()
+
+
+def intra_class_variance(
+    z_nd: torch.Tensor, label_n: torch.Tensor, n_classes: int
+) -> torch.Tensor:
+    """Mean over classes of the variance inside a class (eq. 9), as a share of all variance."""
+    one_hot_nc = F.one_hot(label_n, n_classes).to(z_nd.dtype)
+    count_c = one_hot_nc.sum(0)
+    mean_cd = one_hot_nc.T @ z_nd / count_c.clamp(min=1)[:, None]
+    spread_n = ((z_nd - mean_cd[label_n]) ** 2).sum(1)
+    within_c = one_hot_nc.T @ spread_n / count_c.clamp(min=1)
+    several_c = count_c > 1
+    if not several_c.any():
+        return z_nd.sum() * 0
+    return within_c[several_c].mean() / z_nd.detach().var(0).sum().clamp(min=1e-6)
+
+
+def modality_alignment(z_nmd: torch.Tensor, present_nm: torch.Tensor) -> torch.Tensor:
+    """Mean squared distance of a cell's branches to their mean, for any number of them.
+
+    Branches that a cell lacks take no part; with one branch there is nothing to align.
+    """
+    count_n1 = present_nm.sum(1, keepdim=True)
+    z_nmd = z_nmd.masked_fill(~present_nm[..., None], 0)
+    mean_nd = z_nmd.sum(1) / count_n1.clamp(min=1)
+    apart_nm = ((z_nmd - mean_nd[:, None]) ** 2).mean(2)
+    several_nm = present_nm & (count_n1 > 1)
+    return (apart_nm * several_nm).sum() / several_nm.sum().clamp(min=1)
+
+
+def negative_binomial(
+    counts_ng: torch.Tensor, mean_ng: torch.Tensor, log_dispersion_g: torch.Tensor
+) -> torch.Tensor:
+    """Mean negative log likelihood of counts, variance mean + mean^2 / dispersion."""
+    theta_g = log_dispersion_g.exp()
+    mean_ng = mean_ng + 1e-8
+    log_sum_ng = torch.log(theta_g + mean_ng)
+    likelihood_ng = (
+        torch.lgamma(counts_ng + theta_g)
+        - torch.lgamma(theta_g)
+        - torch.lgamma(counts_ng + 1)
+        + theta_g * (log_dispersion_g - log_sum_ng)
+        + counts_ng * (mean_ng.log() - log_sum_ng)
+    )
+    return -likelihood_ng.mean()
+
+
+class LossWeights(torch.nn.Module):
+    """Weights of the terms: fixed, or learned around them by homoscedastic uncertainty.
+
+    Learned: sum of w exp(-s) L + s / 2 (Kendall et al. 2018, eq. 10), s = 0 at the start.
+    """
+
+    def __init__(self, weights: dict[str, float], learned: bool) -> None:
+        super().__init__()
+        self.weights = {name: w for name, w in weights.items() if w > 0}
+        self.s = torch.nn.ParameterDict(
+            {name: torch.nn.Parameter(torch.zeros(())) for name in self.weights if learned}
+        )
+
+    def forward(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the weighted sum of the terms."""
+        total = torch.zeros((), device=next(iter(terms.values())).device)
+        for name, term in terms.items():
+            weighted = self.weights[name] * term
+            if name in self.s:
+                weighted = weighted * torch.exp(-self.s[name]) + self.s[name] / 2
+            total = total + weighted
+        return total

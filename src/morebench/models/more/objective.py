@@ -1,0 +1,136 @@
+"""The objective of a training step (DESIGN 6.7): every term that applies, weighted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from morebench.models.more import losses
+from morebench.models.more.network import Embedded, Network
+from morebench.models.more.settings import Settings
+
+PROTOTYPE_SOFTNESS = 0.05  # of memberships, in units of the cosine
+CONTRASTED = 512  # labelled cells of a step that the supervised contrast compares
+
+
+@dataclass
+class Step:
+    """The cells of one training step; pairs stand behind the ``n_single`` sampled cells.
+
+    Attributes
+    ----------
+    target
+        By modality: what is reconstructed (n, g), and which cells have it (n,).
+    library
+        By modality, for counts: (n, 1) totals.
+    label_n
+        Class codes, -1 where hidden.
+    """
+
+    n_single: int
+    batch_n: torch.Tensor
+    batch_nk: torch.Tensor
+    shares_nk: torch.Tensor
+    label_n: torch.Tensor
+    target: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    library: dict[str, torch.Tensor]
+
+
+class Objective(torch.nn.Module):
+    """Terms and their weights; ``prototypes_pd`` are set in the course of training."""
+
+    def __init__(self, settings: Settings, class_weight_c: torch.Tensor | None) -> None:
+        super().__init__()
+        s = self.settings = settings
+        self.weight = losses.LossWeights(
+            {
+                "reconstruction": s.w_reconstruction,
+                "dense": s.w_dense,
+                "means": s.w_means,
+                "prototype": s.w_prototype,
+                "sparse": s.w_sparse,
+                "modalities": s.w_modalities,
+                "classes": s.w_classes,
+                "contrast": s.w_contrast,
+                "compact": s.w_compact,
+            },
+            s.loss_weights == "learned",
+        )
+        self.class_weight_c = class_weight_c
+        self.prototypes_pd: torch.Tensor | None = None
+
+    def forward(self, network: Network, cells: Embedded, step: Step) -> torch.Tensor:
+        """Return the weighted sum of the terms that apply to this step."""
+        terms = self.terms(network, cells, step)
+        return self.weight({k: v for k, v in terms.items() if k in self.weight.weights})
+
+    def terms(self, network: Network, cells: Embedded, step: Step) -> dict[str, torch.Tensor]:
+        """Return every term that has cells to act on, unweighted."""
+        used, s = self.weight.weights, self.settings
+        found: dict[str, torch.Tensor] = {}
+        z_nd = cells.z_nd.float()
+        single_nd, batch_nk = z_nd[: step.n_single], step.batch_nk[: step.n_single]
+        logit_nc = network.classifier(z_nd).float() if network.classifier is not None else None
+        if "reconstruction" in used:
+            found["reconstruction"] = self._reconstruction(network, cells, step)
+        if step.batch_nk.shape[1] > 1:
+            if "dense" in used or "prototype" in used:
+                kernel_nn = losses.kernel(single_nd)
+                if "dense" in used:
+                    found["dense"] = losses.batch_discrepancy(kernel_nn, batch_nk)
+                if "prototype" in used and self.prototypes_pd is not None:
+                    member_np = self._memberships(single_nd, logit_nc, step)
+                    found["prototype"] = losses.batch_discrepancy(kernel_nn, batch_nk, member_np)
+            if "means" in used:
+                found["means"] = losses.batch_means(single_nd, batch_nk)
+            if "sparse" in used and len(z_nd) > step.n_single:
+                a_nd, b_nd = z_nd[step.n_single :].chunk(2)
+                found["sparse"] = losses.pair_contrast(a_nd, b_nd, s.temperature)
+        if "modalities" in used and cells.z_nmd.shape[1] > 1:
+            found["modalities"] = losses.modality_alignment(cells.z_nmd.float(), cells.present_nm)
+        shown = torch.nonzero(step.label_n >= 0)[:, 0]
+        if logit_nc is not None and len(shown):
+            label_n = step.label_n[shown]
+            found["classes"] = F.cross_entropy(logit_nc[shown], label_n, self.class_weight_c)
+            some = shown[:CONTRASTED]
+            found["contrast"] = losses.supervised_contrast(
+                z_nd[some], step.label_n[some], s.temperature
+            )
+            found["compact"] = losses.intra_class_variance(
+                z_nd[shown], label_n, logit_nc.shape[1]
+            )
+        return found
+
+    def _memberships(
+        self, z_nd: torch.Tensor, logit_nc: torch.Tensor | None, step: Step
+    ) -> torch.Tensor:
+        """Classes where there are labels (the predicted ones of hidden cells), else prototypes."""
+        with torch.no_grad():
+            if logit_nc is not None:
+                member_nc = logit_nc[: len(z_nd)].softmax(1)
+                label_n = step.label_n[: len(z_nd)]
+                shown_nc = F.one_hot(label_n.clamp(min=0), member_nc.shape[1]).to(z_nd.dtype)
+                return torch.where((label_n >= 0)[:, None], shown_nc, member_nc)
+            assert self.prototypes_pd is not None
+            cosine_np = F.normalize(z_nd, dim=1) @ self.prototypes_pd.T
+            return (cosine_np / PROTOTYPE_SOFTNESS).softmax(1)
+
+    def _reconstruction(self, network: Network, cells: Embedded, step: Step) -> torch.Tensor:
+        """Mean over modalities of the loss on the cells that have the modality."""
+        parts = []
+        for name, (target_ng, has_n) in step.target.items():
+            out_ng = network.decoders[name](cells.z_nd, step.shares_nk).float()
+            if self.settings.likelihood == "nb":
+                mean_ng = out_ng.softmax(1) * step.library[name]
+                if has_n.any():
+                    parts.append(
+                        losses.negative_binomial(
+                            target_ng[has_n], mean_ng[has_n], network.dispersion[name]
+                        )
+                    )
+            else:
+                error_n = ((out_ng - target_ng) ** 2).mean(1)
+                parts.append((error_n * has_n).sum() / has_n.sum().clamp(min=1))
+        return torch.stack(parts).mean() if parts else cells.z_nd.sum() * 0

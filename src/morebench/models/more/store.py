@@ -1,0 +1,169 @@
+"""A fitted model on disk: ``model.safetensors`` (arrays) and ``model.json`` (the rest)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from morebench.errors import ContractError
+from morebench.models.more.annotate import Annotator
+from morebench.models.more.expression import Expression
+from morebench.models.more.features import FeatureSource
+from morebench.models.more.files import atomic_path, read_json, sha256_file, write_json
+from morebench.models.more.inputs import FeatureBranch, Transforms
+from morebench.models.more.network import BranchSpec, Network
+from morebench.models.more.settings import Settings
+from morebench.models.more.tokens import Background
+
+if TYPE_CHECKING:
+    from morebench.models.more.model import MoRE
+
+FORMAT = 1
+JSON_FILE, ARRAYS_FILE = "model.json", "model.safetensors"
+_EXPRESSION = ("mean_g", "components_gp", "shrinkage_p", "frequency_g")
+
+
+def write_model(model: MoRE, folder: Path) -> None:
+    """Write a model; a file of the same name is replaced once the new one is whole."""
+    from safetensors.numpy import save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {f"network.{k}": v.cpu().numpy() for k, v in model.network.state_dict().items()}
+    for name, part in model.transforms.expression.items():
+        arrays |= {f"expression.{name}.{key}": getattr(part, key) for key in _EXPRESSION}
+    for name, branch in model.transforms.features.items():
+        arrays[f"features.{name}.mean_f"] = branch.mean_f
+        arrays[f"features.{name}.components_fp"] = branch.components_fp
+    for name, usual in model.source.usual.items():
+        arrays[f"usual.{name}.mean_g"], arrays[f"usual.{name}.std_g"] = usual.mean_g, usual.std_g
+    annotator: dict[str, Any] | None = None
+    if model.annotator is not None:
+        state, annotator = model.annotator.to_state()
+        arrays |= {f"annotator.{k}": v for k, v in state.items()}
+    with atomic_path(folder / ARRAYS_FILE) as temporary:
+        temporary.write_bytes(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+    content = {
+        "format": FORMAT,
+        "arrays_sha256": sha256_file(folder / ARRAYS_FILE),
+        "settings": model.settings.to_dict(),
+        "names": {k: [str(n) for n in v] for k, v in model.names.items()},
+        "batches": [str(b) for b in model.batches],
+        "classes": [str(c) for c in model.classes],
+        "branches": [[b.modality, b.kind, b.start, b.stop] for b in model.network.branches],
+        "scales": {k: v.scale for k, v in model.transforms.expression.items()},
+        "feature_scales": {k: v.scale for k, v in model.transforms.features.items()},
+        "source": {
+            "name": model.source.name,
+            "n_tokens": model.source.n_tokens,
+            "seed": model.source.seed,
+            "texts": model.source.texts,
+            "n_parameters": model.source.n_parameters,
+        },
+        "annotator": annotator,
+        "seed": model.seed,
+        "batch_key": model.batch_key,
+        "layer": model.layer,
+    }
+    write_json(folder / JSON_FILE, content)
+
+
+def read_model(folder: Path, device: str) -> MoRE:
+    """Read a model.
+
+    Raises
+    ------
+    ContractError
+        A file is missing or damaged, or of another format.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    from morebench.models.more.model import MoRE
+
+    for name in (JSON_FILE, ARRAYS_FILE):
+        if not (folder / name).is_file():
+            raise ContractError(f"{folder}: is no saved model: {name} is missing")
+    content = read_json(folder / JSON_FILE)
+    if content.get("format") != FORMAT:
+        raise ContractError(
+            f"{folder / JSON_FILE}: format {content.get('format')!r}; valid: {FORMAT}"
+        )
+    if sha256_file(folder / ARRAYS_FILE) != content["arrays_sha256"]:
+        raise ContractError(f"{folder / ARRAYS_FILE}: is not the file that {JSON_FILE} names")
+    try:
+        arrays = load_file(folder / ARRAYS_FILE)
+    except SafetensorError as error:
+        raise ContractError(f"{folder / ARRAYS_FILE}: cannot be read: {error}") from error
+    settings = Settings.from_dict(content["settings"])
+    transforms = _transforms(arrays, content)
+    classes, batches = np.array(content["classes"], dtype=str), np.array(content["batches"])
+    branches = [BranchSpec(*b) for b in content["branches"]]
+    network = _network(branches, len(batches), len(classes), transforms, content, settings)
+    state = {k: torch.as_tensor(v) for k, v in _below(arrays, "network.").items()}
+    network.load_state_dict(state)
+    source = FeatureSource(
+        content["source"]["name"],
+        content["source"]["n_tokens"],
+        content["source"]["seed"],
+        None,
+        content["source"]["texts"],
+        {
+            name: Background(arrays[f"usual.{name}.mean_g"], arrays[f"usual.{name}.std_g"])
+            for name in {k.split(".")[1] for k in arrays if k.startswith("usual.")}
+        },
+        content["source"]["n_parameters"],
+    )
+    annotator = None
+    if content["annotator"] is not None:
+        annotator = Annotator.from_state(_below(arrays, "annotator."), content["annotator"])
+    return MoRE(
+        settings,
+        network.to(device).eval(),
+        transforms,
+        source,
+        {k: np.array(v, dtype=str) for k, v in content["names"].items()},
+        batches,
+        classes,
+        annotator,
+        content["seed"],
+        device,
+        content["batch_key"],
+        content["layer"],
+    )
+
+
+def _below(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def _transforms(arrays: dict[str, np.ndarray], content: dict[str, Any]) -> Transforms:
+    expression = {}
+    for name in content["names"]:
+        part = {key: arrays[f"expression.{name}.{key}"] for key in _EXPRESSION}
+        expression[name] = Expression(kind=name, scale=content["scales"][name], **part)
+    features = {
+        name: FeatureBranch(
+            arrays[f"features.{name}.mean_f"], arrays[f"features.{name}.components_fp"], scale
+        )
+        for name, scale in content["feature_scales"].items()
+    }
+    return Transforms(expression, features)
+
+
+def _network(
+    branches: list[BranchSpec],
+    n_batches: int,
+    n_classes: int,
+    transforms: Transforms,
+    content: dict[str, Any],
+    settings: Settings,
+) -> Network:
+    counts = settings.likelihood == "nb"
+    decoded = {
+        name: len(content["names"][name]) if counts else part.width
+        for name, part in transforms.expression.items()
+    }
+    return Network(branches, n_batches, n_classes, decoded, settings)

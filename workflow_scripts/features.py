@@ -1,0 +1,38 @@
+"""Frozen features of a split's cells, from the cache where they are there."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from morebench import job
+from morebench.io.atomic import atomic_directory
+from morebench.io.inputs import read_input
+from morebench.frozen import input_features
+
+
+def main(
+    output: Path,
+    input_file: Annotated[Path, typer.Option("--input")],
+    settings: Annotated[str, typer.Option(help="backbone, n_tokens, descriptions")],
+    cache: Annotated[Path, typer.Option(help="folder that keeps what was computed")],
+    texts: Annotated[Path, typer.Option(help="folder of text vectors, for all datasets")],
+    threads: Annotated[int, typer.Option()],
+) -> None:
+    """Write a directory with the features and their sidecar."""
+    files = input_features(
+        read_input(input_file), json.loads(settings), cache=cache, texts=texts, threads=threads
+    )
+    with atomic_directory(output) as directory:
+        for file in files:
+            try:
+                os.link(file, directory / file.name)
+            except OSError:  # another file system
+                shutil.copyfile(file, directory / file.name)
+
+
+if __name__ == "__main__":
+    job.run(main)
