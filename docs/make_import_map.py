@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("io",),
     ("data",),
     ("models",),
-    ("methods",),
+    ("methods", "frozen"),
     ("metrics",),
     ("stats",),
     ("tasks",),
@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evaluate", "aggregate"),
     ("plots",),
     ("umap", "report"),
-    ("cli",),
+    ("cli", "cli_more"),
 )
 GROUPS = tuple(group for layer in LAYERS for group in layer)
 

@@ -1,4 +1,4 @@
-"""The command line: what there is, whether a configuration holds, how a run stands."""
+"""The command line: MoRE on your cells; what there is, whether a configuration holds, a run."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Annotated
 
 import typer
 
+from morebench.cli_more import commands
 from morebench.errors import MorebenchError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+commands.register(app)
 ConfigFile = Annotated[Path, typer.Option("--configfile", help="configuration of the run")]
 DEFAULT_CONFIG = Path("config/config.yaml")
 

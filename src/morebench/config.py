@@ -290,8 +290,10 @@ def methods_of(config: Config) -> dict[str, Method]:
 def backbone_of(method: Method) -> str | None:
     """Return the name of the frozen features that a method reads: a slug; None for none."""
     backbone = method.params.get("backbone")
-    if not method.spec.features or backbone in (None, "none") or not method.params.get(
-        "features", True
+    if (
+        not method.spec.features
+        or backbone in (None, "none")
+        or not method.params.get("features", True)
     ):
         return None
     name = str(backbone)

@@ -19,7 +19,7 @@ HEAVY = {
     "mudata", "scanpy", "scib_metrics", "scrublet", "scvi", "sklearn", "torch", "transformers",
     "umap",
 }  # fmt: skip
-OF_MODELS = {"torch", "numpy", "scipy", "sklearn", "transformers", "safetensors"}
+OF_MODELS = {"torch", "numpy", "scipy", "sklearn", "faiss", "transformers", "safetensors"}
 
 
 def heads(path, lazy=True):
@@ -49,7 +49,8 @@ def test_every_layer_is_there_once_and_modules_do_not_import_each_other_in_circl
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_heavy_packages_are_imported_where_they_are_needed(name):
-    assert heads(MODULES[name], lazy=False) & HEAVY == set()
+    eager = {"torch"} if name.startswith("models.") else set()  # networks are torch code
+    assert heads(MODULES[name], lazy=False) & HEAVY <= eager
 
 
 def test_the_library_never_imports_snakemake():

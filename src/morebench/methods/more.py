@@ -84,7 +84,8 @@ def run_zeroshot(
     backbone: str,
     n_tokens: int,
     n_components: int,
-    shrink: bool,
+    spectrum: float,
+    feature_spectrum: float,
     n_pairs: int,
 ) -> MethodOutput:
     """Embed cells without any training: frozen features and expression branch, aligned.
@@ -95,7 +96,7 @@ def run_zeroshot(
         As in ``run``.
     threads
         Of torch (nothing here uses it beyond the neighbour search).
-    backbone, n_tokens, n_components, shrink, n_pairs
+    backbone, n_tokens, n_components, spectrum, feature_spectrum, n_pairs
         As in ``Settings``.
 
     Returns
@@ -109,8 +110,8 @@ def run_zeroshot(
     from morebench.models.more.zeroshot import align
 
     chosen = Settings(
-        backbone=backbone, n_tokens=n_tokens, n_components=n_components, shrink=shrink,
-        structure=False, n_pairs=n_pairs,
+        backbone=backbone, n_tokens=n_tokens, n_components=n_components, spectrum=spectrum,
+        feature_spectrum=feature_spectrum, structure=False, n_pairs=n_pairs,
     )  # fmt: skip
     cells = _cells(data)
     features, frozen, notes = _features(data, chosen.uses_backbone)
@@ -148,9 +149,7 @@ def _fitted(
     return model, cells, features, {**notes, "parameters_frozen": frozen}
 
 
-def _features(
-    data: MethodInput, used: bool
-) -> tuple[dict[str, np.ndarray], int, dict[str, Any]]:
+def _features(data: MethodInput, used: bool) -> tuple[dict[str, np.ndarray], int, dict[str, Any]]:
     """Return the frozen features by modality, the backbone's parameters, and notes."""
     if not used:
         return {}, 0, {}

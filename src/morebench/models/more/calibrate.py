@@ -53,6 +53,21 @@ def folds(y: np.ndarray, batch: np.ndarray, seed: int) -> np.ndarray:
     return fold
 
 
+def stratified_sample(y: np.ndarray, n_most: int, seed: int) -> np.ndarray:
+    """Return positions of about ``n_most`` cells at most: of each class the same share.
+
+    Every class keeps one cell at least.
+    """
+    if len(y) <= n_most:
+        return np.arange(len(y))
+    rng = np.random.default_rng(seed)
+    kept = []
+    for c in np.unique(y):
+        members = np.flatnonzero(y == c)
+        kept.append(rng.choice(members, max(1, len(members) * n_most // len(y)), replace=False))
+    return np.sort(np.concatenate(kept))
+
+
 def cross_fit(
     x_np: np.ndarray, y: np.ndarray, fold: np.ndarray, n_classes: int, strength: float, power: float
 ) -> tuple[np.ndarray, np.ndarray]:

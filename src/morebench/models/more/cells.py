@@ -136,7 +136,7 @@ def checked(cells: Cells, where: str) -> Cells:
             )
         values, found = np.unique(modality.names, return_counts=True)
         if (found > 1).any():
-            raise DataError(f"{where}: {name} names {values[found > 1][0]!r} twice")
+            raise DataError(f"{where}: {name} names {str(values[found > 1][0])!r} twice")
         somewhere |= modality.present
     if not somewhere.all():
         raise DataError(f"{where}: {int((~somewhere).sum())} cells have no modality at all")

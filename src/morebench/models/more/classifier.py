@@ -3,71 +3,90 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from morebench.errors import DataError
+from morebench.errors import DataError, listed
 
 MAX_ITER = 2000
+ABSENT = -1e3  # logit of a class that a head was never shown: its probability is 0
+MIN_DEVIATION = 1e-9
 
 
 @dataclass(frozen=True)
-class Scaler:
-    """Centre and scale of feature blocks: each block gets a total variance of 1.
+class HeadInputs:
+    """What the head sees: expression, its leading components whitened, maybe the embedding.
 
-    One factor a block keeps the proportions of its axes, so that a batch effect on a weak
-    component is not blown up, as scaling every component by the reference's own would.
+    Each of these blocks is scaled by one factor, to a total variance of 1. That keeps the
+    proportions of its axes, so that a batch effect on a weak component is not blown up, as
+    scaling every component by the reference cells' own deviation would.
 
     Attributes
     ----------
-    mean : (p,) array
-        Of every column, all blocks side by side.
-    scale : (p,) array
-        Same value for all columns of a block.
+    deviation : (w,) array
+        Of the leading components, over all cells of the fit.
+    mean, scale : (q,) arrays
+        Of every column, all blocks side by side; scale has one value a block.
     """
 
+    deviation: np.ndarray
     mean: np.ndarray
     scale: np.ndarray
 
     @classmethod
-    def fit(cls, blocks: Sequence[np.ndarray]) -> Scaler:
-        """Fit to blocks (n, p_i); a block without variance keeps the factor 1."""
+    def fit(cls, expression_np: np.ndarray, z_nd: np.ndarray | None, whitened: int) -> HeadInputs:
+        """Fit to all cells of the fit; no label is needed.
+
+        Parameters
+        ----------
+        expression_np : (n, p) array
+        z_nd : (n, d) array, optional
+            Embedding; None leaves it out.
+        whitened
+            Leading components of a second block, with variance 1 each; may be 0.
+        """
+        leading = np.asarray(expression_np, dtype=np.float64)[:, :whitened]
+        deviation = leading.std(axis=0)
+        deviation[deviation < MIN_DEVIATION] = 1.0
         means, scales = [], []
-        for block_np in _checked(blocks):
-            centre = block_np.mean(axis=0)
-            total = float(((block_np - centre) ** 2).sum(axis=1).mean())
+        for block in _blocks(expression_np, z_nd, deviation):
+            centre = block.mean(axis=0)
+            total = float(((block - centre) ** 2).sum(axis=1).mean())
             means.append(centre)
             scales.append(np.full(len(centre), total**-0.5 if total > 0 else 1.0))
-        return cls(np.concatenate(means), np.concatenate(scales))
+        return cls(deviation, np.concatenate(means), np.concatenate(scales))
 
-    def transform(self, blocks: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the blocks side by side, centred and scaled, (n, p) float64.
+    def transform(self, expression_np: np.ndarray, z_nd: np.ndarray | None) -> np.ndarray:
+        """Return the blocks side by side, centred and scaled, (n, q) float64.
 
         Raises
         ------
         DataError
-            If the blocks have another number of columns together than those fitted on.
+            Other columns than in the fit, or values that are not finite.
         """
-        x_np = np.hstack(_checked(blocks))
-        if x_np.shape[1] != len(self.mean):
+        x_nq = np.hstack(_blocks(expression_np, z_nd, self.deviation))
+        if x_nq.shape[1] != len(self.mean):
             raise DataError(
-                f"features: found {x_np.shape[1]} columns; valid: {len(self.mean)}, as fitted"
+                f"features: found {x_nq.shape[1]} columns; valid: {len(self.mean)}, as fitted"
             )
-        return (x_np - self.mean) * self.scale
+        return (x_nq - self.mean) * self.scale
 
 
-def _checked(blocks: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _blocks(
+    expression_np: np.ndarray, z_nd: np.ndarray | None, deviation: np.ndarray
+) -> list[np.ndarray]:
     # float64: the solver's stopping rule is below the resolution of float32
-    arrays = [np.asarray(block, dtype=np.float64) for block in blocks]
-    shapes = [a.shape for a in arrays]
-    if not arrays or any(a.ndim != 2 for a in arrays) or len({len(a) for a in arrays}) != 1:
-        raise DataError(f"features: found shapes {shapes}; valid: matrices of the same cells")
-    for i, a in enumerate(arrays):
-        if not np.isfinite(a).all():
-            raise DataError(f"features: block {i} has values that are not finite")
-    return arrays
+    given = {"expression": expression_np} | ({} if z_nd is None else {"embedding": z_nd})
+    arrays = {k: np.asarray(v, dtype=np.float64) for k, v in given.items()}
+    for name, array in arrays.items():
+        if array.ndim != 2 or len(array) != len(arrays["expression"]):
+            raise DataError(f"{name}: found shape {array.shape}; valid: a row for every cell")
+        if not np.isfinite(array).all():
+            raise DataError(f"{name}: has values that are not finite")
+    p_np = arrays["expression"]
+    blocks = [p_np, p_np[:, : len(deviation)] / deviation] if len(deviation) else [p_np]
+    return [*blocks, *(a for name, a in arrays.items() if name == "embedding")]
 
 
 @dataclass(frozen=True)
@@ -152,4 +171,17 @@ def fit_head(
     return LinearHead(coef, intercept, bool(np.max(model.n_iter_) < MAX_ITER))
 
 
-ABSENT = -1e3  # logit of a class that a head was never shown: its probability is 0
+def check_labels(labels: np.ndarray, classes: np.ndarray, n: int) -> None:
+    """Raise DataError unless there are n codes of classes, -1 or more, and all classes occur."""
+    if labels.shape != (n,) or labels.dtype.kind not in "iu":
+        raise DataError(f"labels: found {labels.dtype} {labels.shape}; valid: int ({n},)")
+    if labels.min(initial=-1) < -1 or labels.max(initial=-1) >= len(classes):
+        raise DataError(
+            f"labels: found {labels.min()} to {labels.max()}; valid: -1 to {len(classes) - 1}"
+        )
+    empty = np.setdiff1d(np.arange(len(classes)), labels)
+    if len(classes) < 2 or len(empty):
+        raise DataError(
+            f"classes: found {len(classes)}, without a labelled cell: {listed(classes[empty])}; "
+            "valid: 2 classes or more, each on a cell at least"
+        )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from morebench.errors import DataError
+
 TARGET_SUM = 1e4
 MAX_FITTED = 20_000  # cells the components are fitted on; more change them little
 
@@ -24,6 +26,8 @@ class Expression:
         Orthonormal columns.
     shrinkage_p : (p,) array
         Factor of each component: the share of its variance that is not noise.
+    power_p : (p,) array
+        Factor that flattens the spectrum (``keep_power``).
     scale
         Makes the mean squared norm of the fitted cells p.
     frequency_g : (g,) array
@@ -34,6 +38,7 @@ class Expression:
     mean_g: np.ndarray
     components_gp: np.ndarray
     shrinkage_p: np.ndarray
+    power_p: np.ndarray
     scale: float
     frequency_g: np.ndarray
 
@@ -46,19 +51,20 @@ class Expression:
         """Return (n, p) float32: the branch of any cells of the same features."""
         x_ng = normalise(counts_ng, self.kind, self.frequency_g)
         p_np = np.asarray(x_ng @ self.components_gp) - self.mean_g @ self.components_gp
-        return (p_np * self.shrinkage_p * self.scale).astype(np.float32)
+        return (p_np * self.shrinkage_p * self.power_p * self.scale).astype(np.float32)
 
     def inverse(self, p_np: np.ndarray) -> np.ndarray:
         """Return (n, g): normalised values that a branch stands for, shrinkage kept."""
-        return p_np / self.scale @ self.components_gp.T + self.mean_g
+        back_p = np.divide(1, self.power_p, out=np.zeros(self.width), where=self.power_p > 0)
+        return p_np * (back_p / self.scale) @ self.components_gp.T + self.mean_g
 
 
 def normalise(counts_ng: sp.csr_matrix, kind: str, frequency_g: np.ndarray) -> sp.csr_matrix:
     """Normalise counts cell by cell; empty cells stay empty.
 
-    RNA: log(1 + 10,000 x share). Proteins (``adt``): centred log ratio on log(1 + count),
-    as a sparse matrix of the uncentred logs divided by nothing else, the centre being taken
-    over all proteins. Peaks (``atac``): log(1 + 10,000 x share x inverse frequency).
+    RNA: log(1 + 10,000 x share). Proteins (``adt``): log(1 + count) less its mean over all
+    proteins of the cell (centred log ratio). Peaks (``atac``): log(1 + 10,000 x share x
+    inverse frequency).
     """
     x_ng = sp.csr_matrix(counts_ng, dtype=np.float64)
     if kind == "adt":
@@ -76,7 +82,13 @@ def normalise(counts_ng: sp.csr_matrix, kind: str, frequency_g: np.ndarray) -> s
 
 
 def fit_expression(
-    counts_ng: sp.csr_matrix, kind: str, n_components: int, *, shrink: bool, seed: int
+    counts_ng: sp.csr_matrix,
+    kind: str,
+    n_components: int,
+    *,
+    shrink: bool,
+    seed: int,
+    spectrum: float = 1.0,
 ) -> Expression:
     """Fit the branch on cells that may be fitted on.
 
@@ -87,6 +99,8 @@ def fit_expression(
     shrink
         Multiply component j of variance v_j by sqrt(1 - v_noise / v_j), where v_noise is
         the variance of the first component left out: variance that noise explains leaves.
+    spectrum
+        Power of the components' standard deviations that is kept (``keep_power``).
     seed
         Of the sample, and of the start vector of the Lanczos iteration.
     """
@@ -99,6 +113,8 @@ def fit_expression(
         n = MAX_FITTED
     frequency_g = np.asarray((counts_ng > 0).mean(0)).ravel()
     x_ng = normalise(counts_ng, kind, frequency_g)
+    if not np.any(x_ng.max(0).toarray() > x_ng.min(0).toarray()):
+        raise DataError(f"{kind}: no feature varies over the {n} cells that are fitted on")
     p = max(1, min(n_components, n - 2, g - 2))
     model = PCA(p + 1, svd_solver="arpack", random_state=seed).fit(x_ng)
     variance = model.explained_variance_
@@ -106,12 +122,24 @@ def fit_expression(
     shrinkage_p = kept if shrink else np.ones(p)
     if not shrinkage_p.any():
         shrinkage_p = np.ones(p)
-    norm = float((variance[:p] * shrinkage_p**2).sum())
+    power_p = keep_power(np.sqrt(variance[:p]) * shrinkage_p, spectrum)
+    norm = float((variance[:p] * (shrinkage_p * power_p) ** 2).sum())
     return Expression(
         kind,
         model.mean_.astype(np.float64),
         model.components_[:p].T.astype(np.float64),
         shrinkage_p,
+        power_p,
         float(np.sqrt(p / norm)) if norm > 0 else 1.0,
         frequency_g,
     )
+
+
+def keep_power(deviation_p: np.ndarray, power: float) -> np.ndarray:
+    """Return factors that turn standard deviations s into multiples of s ** power.
+
+    The largest stays as it is. Below 1, weak components count for more: rare types often
+    stand on them; a component without variance stays without.
+    """
+    share_p = deviation_p / max(float(deviation_p.max()), 1e-12)
+    return np.where(share_p > 1e-9, np.maximum(share_p, 1e-9) ** (power - 1), 0.0)

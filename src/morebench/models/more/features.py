@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from morebench.errors import ContractError
 from morebench.models.more.backbone import load_backbone
 from morebench.models.more.cache import frozen_features
 from morebench.models.more.cells import Cells
@@ -33,8 +34,8 @@ class FeatureSource:
         By modality: feature name to what it is called; its name where it is not in it.
     usual
         By modality: the background profile of the fitted cells.
-    n_parameters
-        Of the backbone, once it was loaded.
+    n_parameters, weights_sha256
+        Of the backbone, once it was loaded; the latter is "" before.
     """
 
     name: str
@@ -44,6 +45,7 @@ class FeatureSource:
     texts: dict[str, dict[str, str]] = field(default_factory=dict)
     usual: dict[str, Background] = field(default_factory=dict)
     n_parameters: int = 0
+    weights_sha256: str = ""
     _backbone: Backbone | None = field(default=None, repr=False)
 
     def fit(self, cells: Cells) -> Cells:
@@ -88,6 +90,12 @@ class FeatureSource:
         if self._backbone is None:
             loaded = load_backbone(self.name, seed=self.seed, device=device)
             assert loaded is not None, "a model without a backbone asks for no features"
-            self._backbone = loaded
+            found = loaded.weights_sha256
+            if self.weights_sha256 not in ("", found):
+                raise ContractError(
+                    f"backbone {self.name}: weights of SHA-256 {found}; valid: "
+                    f"{self.weights_sha256}, which the model was fitted with"
+                )
+            self._backbone, self.weights_sha256 = loaded, found
             self.n_parameters = loaded.n_parameters
         return self._backbone.to(torch.device(device))

@@ -9,7 +9,7 @@ import numpy as np
 
 from morebench.errors import DataError
 from morebench.models.more.cells import Cells
-from morebench.models.more.expression import Expression, fit_expression
+from morebench.models.more.expression import Expression, fit_expression, keep_power
 from morebench.models.more.network import BranchSpec
 from morebench.models.more.settings import Settings
 from morebench.models.more.structure import propagate
@@ -85,17 +85,24 @@ def fit_transforms(
                 "or more of each"
             )
         expression[name] = fit_expression(
-            modality.counts_ng[has], name, settings.n_components, shrink=settings.shrink, seed=seed
+            modality.counts_ng[has],
+            name,
+            settings.n_components,
+            shrink=settings.shrink,
+            seed=seed,
+            spectrum=settings.spectrum,
         )
     reduced = {}
     if settings.uses_backbone:
         for name, features_nf in features.items():
             has = cells.modalities[name].present
-            reduced[name] = _fit_features(features_nf[has], settings.n_components)
+            reduced[name] = _fit_features(
+                features_nf[has], settings.n_components, settings.feature_spectrum
+            )
     return Transforms(expression, reduced)
 
 
-def _fit_features(features_nf: np.ndarray, n_components: int) -> FeatureBranch:
+def _fit_features(features_nf: np.ndarray, n_components: int, spectrum: float) -> FeatureBranch:
     x_nf = np.asarray(features_nf, dtype=np.float64)
     mean_f = x_nf.mean(0)
     value, vector = np.linalg.eigh(np.cov(x_nf.T))
@@ -104,7 +111,10 @@ def _fit_features(features_nf: np.ndarray, n_components: int) -> FeatureBranch:
     # The sign of an eigenvector is arbitrary: the largest entry is made positive.
     largest = np.abs(components_fp).argmax(0)
     components_fp = components_fp * np.sign(components_fp[largest, np.arange(p)])
-    total = float(np.maximum(value[::-1][:p], 0).sum())
+    variance_p = np.maximum(value[::-1][:p], 0)
+    factor_p = keep_power(np.sqrt(variance_p), spectrum)
+    components_fp = components_fp * factor_p
+    total = float((variance_p * factor_p**2).sum())
     return FeatureBranch(
         mean_f.astype(np.float32),
         components_fp.astype(np.float32),

@@ -47,6 +47,8 @@ class Refine(nn.Module):
     every batch of the fit; ``estimate`` serves a batch never seen.
     """
 
+    mean_kd: torch.Tensor
+
     def __init__(self, n_latent: int, n_batches: int, steps: int) -> None:
         super().__init__()
         self.steps = steps
@@ -93,6 +95,11 @@ class Refine(nn.Module):
         left_out : (q,) int64
             A known batch that is not to be used for each one: how training practises.
         """
+        # The solver has no half precision, and would lose the shifts in it.
+        with torch.autocast(mean_qd.device.type, enabled=False):
+            return self._estimate(mean_qd.float(), left_out)
+
+    def _estimate(self, mean_qd: torch.Tensor, left_out: torch.Tensor | None) -> torch.Tensor:
         use_qk = torch.ones(len(mean_qd), len(self.b_kd), device=mean_qd.device)
         if left_out is not None:
             use_qk.scatter_(1, left_out[:, None], 0.0)

@@ -92,9 +92,7 @@ def supervised_contrast(
     return -((log_nn * same_nn).sum(1)[some_n] / count_n[some_n]).mean()
 
 
-def intra_class_variance(
-    z_nd: torch.Tensor, label_n: torch.Tensor, n_classes: int
-) -> torch.Tensor:
+def intra_class_variance(z_nd: torch.Tensor, label_n: torch.Tensor, n_classes: int) -> torch.Tensor:
     """Mean over classes of the variance inside a class (eq. 9), as a share of all variance."""
     one_hot_nc = F.one_hot(label_n, n_classes).to(z_nd.dtype)
     count_c = one_hot_nc.sum(0)

@@ -227,6 +227,11 @@ class MoRE:
         if modality not in self.names:
             raise DataError(f"modality: found {modality!r}; valid: {listed(self.names)}")
         cells = self._cells(data)
+        if self.settings.likelihood == "nb" and modality not in cells.modalities:
+            raise DataError(
+                f"modality: {modality!r} is not in the data, so cells have no library size there; "
+                f"valid: {listed(cells.modalities)}"
+            )
         inputs = self._inputs(cells, features)
         z_nd = self._embed(cells, inputs)[0]
         shares_nk = torch.as_tensor(self._shares(cells.batch), device=self.device)
@@ -252,7 +257,7 @@ class MoRE:
         """Read a model that ``save`` wrote."""
         from morebench.models.more.store import read_model
 
-        return read_model(Path(path), choose_device(device))
+        return cls(**read_model(Path(path), choose_device(device)))
 
     @property
     def parameters_trained(self) -> int:
@@ -323,8 +328,13 @@ class MoRE:
         return np.concatenate([inputs.x_np[:, b.start : b.stop] for b in kept], axis=1)
 
     def _logs(self, cells: Cells) -> Any:
-        """Return normalised values of the first modality, which marker genes are sought in."""
+        """Return normalised values of the first modality, which marker genes are sought in.
+
+        None where the cells do not have that modality.
+        """
         name = next(iter(self.names))
+        if name not in cells.modalities:
+            return None
         frequency_g = self.transforms.expression[name].frequency_g
         return normalise(cells.modalities[name].counts_ng, name, frequency_g).astype(np.float32)
 
@@ -343,7 +353,9 @@ def _by_name(cells: Cells, modality: str, words: Sequence[str]) -> dict[str, str
         raise DataError(f"texts: found {modality!r}; valid: {listed(cells.modalities)}")
     names = cells.modalities[modality].names
     if len(words) != len(names):
-        raise DataError(f"texts[{modality!r}]: found {len(words)}; valid: one a feature, {len(names)}")
+        raise DataError(
+            f"texts[{modality!r}]: found {len(words)}; valid: one a feature, {len(names)}"
+        )
     return dict(zip(names, words, strict=True))
 
 
@@ -352,8 +364,11 @@ def _shown(data: Any, key: str, unlabeled: str | None) -> np.ndarray:
     if key not in data.obs.columns:
         column(data, key)  # raises, and says what there is
     values = data.obs[key]
-    known = values.notna().to_numpy() & (values.astype(str) != str(unlabeled)).to_numpy()
-    return np.where(known, values.astype(str), None)
+    shown = np.array(values.astype(str), dtype=object)
+    shown[values.isna().to_numpy()] = None
+    if unlabeled is not None:
+        shown[shown == str(unlabeled)] = None
+    return shown
 
 
 def _codes(shown: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -362,6 +377,8 @@ def _codes(shown: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray]:
         return np.empty(0, dtype=str), np.full(n, -1)
     classes = np.unique([str(v) for v in shown if v is not None])
     if len(classes) < 2:
-        raise DataError(f"labels: found {len(classes)} classes ({listed(classes)}); valid: 2 or more")
+        raise DataError(
+            f"labels: found {len(classes)} classes ({listed(classes)}); valid: 2 or more"
+        )
     place = {name: i for i, name in enumerate(classes)}
     return classes, np.array([-1 if v is None else place[str(v)] for v in shown])

@@ -83,9 +83,7 @@ class Network(nn.Module):
         )
         return self.fusion(z_nmd, present_nm), z_nmd
 
-    def forward(
-        self, x_np: torch.Tensor, present_nm: torch.Tensor, b_nd: torch.Tensor
-    ) -> Embedded:
+    def forward(self, x_np: torch.Tensor, present_nm: torch.Tensor, b_nd: torch.Tensor) -> Embedded:
         """Embed cells, given their branches and batch vectors."""
         fused_nd, z_nmd = self.fuse(x_np, present_nm)
         return Embedded(self.refine(fused_nd, b_nd), fused_nd, z_nmd, present_nm)

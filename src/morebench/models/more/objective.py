@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from morebench.errors import ConfigError, listed
 from morebench.models.more import losses
 from morebench.models.more.network import Embedded, Network
 from morebench.models.more.settings import Settings
@@ -38,6 +39,22 @@ class Step:
     library: dict[str, torch.Tensor]
 
 
+def check_terms(settings: Settings, n_batches: int, n_branches: int, n_classes: int) -> None:
+    """Raise ConfigError where no term of weight above 0 applies to the data at all."""
+    s, batches = settings, n_batches > 1
+    applies = {
+        "w_reconstruction": s.w_reconstruction,
+        **{k: batches * getattr(s, k) for k in ("w_dense", "w_means", "w_prototype", "w_sparse")},
+        "w_modalities": (n_branches > 1) * s.w_modalities,
+        **{k: (n_classes > 0) * getattr(s, k) for k in ("w_classes", "w_contrast", "w_compact")},
+    }
+    if not any(applies.values()):
+        raise ConfigError(
+            f"no term of the objective applies to {n_batches} batches, {n_branches} branches and "
+            f"{n_classes} classes; valid: one of {listed(applies)} above 0 that does"
+        )
+
+
 class Objective(torch.nn.Module):
     """Terms and their weights; ``prototypes_pd`` are set in the course of training."""
 
@@ -63,16 +80,18 @@ class Objective(torch.nn.Module):
 
     def forward(self, network: Network, cells: Embedded, step: Step) -> torch.Tensor:
         """Return the weighted sum of the terms that apply to this step."""
-        terms = self.terms(network, cells, step)
-        return self.weight({k: v for k, v in terms.items() if k in self.weight.weights})
+        # Distances and logarithms need full precision, also where the network had less.
+        with torch.autocast(cells.z_nd.device.type, enabled=False):
+            terms = self.terms(network, cells, step)
+            return self.weight(terms) if terms else cells.z_nd.sum() * 0
 
     def terms(self, network: Network, cells: Embedded, step: Step) -> dict[str, torch.Tensor]:
-        """Return every term that has cells to act on, unweighted."""
+        """Return every term of weight above 0 that has cells to act on, unweighted."""
         used, s = self.weight.weights, self.settings
         found: dict[str, torch.Tensor] = {}
         z_nd = cells.z_nd.float()
         single_nd, batch_nk = z_nd[: step.n_single], step.batch_nk[: step.n_single]
-        logit_nc = network.classifier(z_nd).float() if network.classifier is not None else None
+        logit_nc = network.classifier(z_nd) if network.classifier is not None else None
         if "reconstruction" in used:
             found["reconstruction"] = self._reconstruction(network, cells, step)
         if step.batch_nk.shape[1] > 1:
@@ -92,15 +111,22 @@ class Objective(torch.nn.Module):
             found["modalities"] = losses.modality_alignment(cells.z_nmd.float(), cells.present_nm)
         shown = torch.nonzero(step.label_n >= 0)[:, 0]
         if logit_nc is not None and len(shown):
-            label_n = step.label_n[shown]
-            found["classes"] = F.cross_entropy(logit_nc[shown], label_n, self.class_weight_c)
-            some = shown[:CONTRASTED]
+            found |= self._of_labels(z_nd[shown], logit_nc[shown], step.label_n[shown])
+        return found
+
+    def _of_labels(
+        self, z_nd: torch.Tensor, logit_nc: torch.Tensor, label_n: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Terms of cells whose label is shown."""
+        used, found = self.weight.weights, {}
+        if "classes" in used:
+            found["classes"] = F.cross_entropy(logit_nc, label_n, self.class_weight_c)
+        if "contrast" in used:
             found["contrast"] = losses.supervised_contrast(
-                z_nd[some], step.label_n[some], s.temperature
+                z_nd[:CONTRASTED], label_n[:CONTRASTED], self.settings.temperature
             )
-            found["compact"] = losses.intra_class_variance(
-                z_nd[shown], label_n, logit_nc.shape[1]
-            )
+        if "compact" in used:
+            found["compact"] = losses.intra_class_variance(z_nd, label_n, logit_nc.shape[1])
         return found
 
     def _memberships(
@@ -121,7 +147,7 @@ class Objective(torch.nn.Module):
         """Mean over modalities of the loss on the cells that have the modality."""
         parts = []
         for name, (target_ng, has_n) in step.target.items():
-            out_ng = network.decoders[name](cells.z_nd, step.shares_nk).float()
+            out_ng = network.decoders[name](cells.z_nd.float(), step.shares_nk)
             if self.settings.likelihood == "nb":
                 mean_ng = out_ng.softmax(1) * step.library[name]
                 if has_n.any():

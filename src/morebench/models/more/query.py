@@ -42,6 +42,7 @@ def matched(cells: Cells, names: Mapping[str, np.ndarray]) -> Cells:
         source = np.array([place[wanted[i]] for i in to])
         spread = sp.csr_matrix((np.ones(len(to)), (source, to)), (len(modality.names), len(wanted)))
         counts = sp.csr_matrix(modality.counts_ng @ spread, dtype=np.float32)
+        counts.sort_indices()  # sums do not depend on the order that features came in
         parts[name] = Modality(counts, np.asarray(wanted), modality.present)
     if not parts:
         raise DataError(

@@ -25,6 +25,9 @@ class Settings:
         Features of a cell that the backbone reads, k.
     n_components
         Dimensions of the expression branch.
+    spectrum, feature_spectrum
+        Power of the components' standard deviations that the expression branch and the
+        frozen features keep: 1 leaves them as they are, 0 gives all the same.
     shrink
         Shrink the expression branch's components by what noise adds to their variance.
     features, structure
@@ -64,11 +67,13 @@ class Settings:
     backbone: str = "minilm"
     n_tokens: int = 32
     n_components: int = 30
-    shrink: bool = True
+    spectrum: float = 0.75
+    feature_spectrum: float = 0.5
+    shrink: bool = False
     features: bool = True
-    structure: bool = True
+    structure: bool = False
     structure_steps: tuple[int, ...] = (2,)
-    n_latent: int = 32
+    n_latent: int = 48
     n_hidden: int = 128
     dropout: float = 0.1
     fusion: str = "adaptive"
@@ -83,8 +88,8 @@ class Settings:
     w_prototype: float = 1.0
     w_sparse: float = 0.2
     w_modalities: float = 0.1
-    w_classes: float = 1.0
-    w_contrast: float = 0.5
+    w_classes: float = 0.5
+    w_contrast: float = 0.2
     w_compact: float = 0.1
     loss_weights: str = "fixed"
     n_prototypes: int = 30
@@ -98,6 +103,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, with the key, the value found and what is valid."""
+        self._check_types()
         for key, valid in (
             ("likelihood", LIKELIHOODS),
             ("fusion", FUSIONS),
@@ -109,7 +115,7 @@ class Settings:
         for key, value in asdict(self).items():
             if isinstance(value, bool | str | tuple):
                 continue
-            if value < 0:
+            if not value >= 0:
                 raise ConfigError(f"{key}: found {value}; valid: 0 or more")
             if key in ("dropout", "mask", "batch_dropout", "modality_dropout") and value >= 1:
                 raise ConfigError(f"{key}: found {value}; valid: a share below 1")
@@ -119,8 +125,26 @@ class Settings:
                 raise ConfigError(f"{key}: found {getattr(self, key)}; valid: {low} or more")
         if self.temperature <= 0:
             raise ConfigError(f"temperature: found {self.temperature}; valid: above 0")
-        if self.structure and any(s < 1 for s in self.structure_steps):
-            raise ConfigError(f"structure_steps: found {self.structure_steps}; valid: 1 or more")
+        weights = [key for key in asdict(self) if key.startswith("w_")]
+        if not any(getattr(self, key) for key in weights):
+            raise ConfigError(f"{listed(weights)}: found all 0; valid: one of them above 0")
+
+    def _check_types(self) -> None:
+        for field in fields(self):
+            value, valid = getattr(self, field.name), type(field.default)
+            if valid is tuple:
+                steps = tuple(value) if isinstance(value, tuple | list) else ()
+                whole = all(isinstance(s, int) and not isinstance(s, bool) for s in steps)
+                if not steps or not whole or min(steps) < 1:
+                    raise ConfigError(
+                        f"{field.name}: found {value!r}; valid: one or more numbers, each 1 or more"
+                    )
+                continue
+            number = isinstance(value, int) and not isinstance(value, bool)
+            if not (isinstance(value, valid) and (number or valid is not int)) and not (
+                valid is float and number
+            ):
+                raise ConfigError(f"{field.name}: found {value!r}; valid: {valid.__name__}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as JSON holds them."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from morebench.errors import ContractError
+from morebench.errors import ContractError, listed
 from morebench.models.more.annotate import Annotator
 from morebench.models.more.expression import Expression
 from morebench.models.more.features import FeatureSource
@@ -17,16 +17,17 @@ from morebench.models.more.network import BranchSpec, Network
 from morebench.models.more.settings import Settings
 from morebench.models.more.tokens import Background
 
-if TYPE_CHECKING:
-    from morebench.models.more.model import MoRE
-
 FORMAT = 1
 JSON_FILE, ARRAYS_FILE = "model.json", "model.safetensors"
-_EXPRESSION = ("mean_g", "components_gp", "shrinkage_p", "frequency_g")
+_KEYS = (
+    "arrays_sha256", "settings", "modalities", "names", "batches", "classes", "branches", "scales",
+    "feature_scales", "source", "annotator", "seed", "batch_key", "layer",
+)  # fmt: skip
+_EXPRESSION = ("mean_g", "components_gp", "shrinkage_p", "power_p", "frequency_g")
 
 
-def write_model(model: MoRE, folder: Path) -> None:
-    """Write a model; a file of the same name is replaced once the new one is whole."""
+def write_model(model: Any, folder: Path) -> None:
+    """Write a ``MoRE``; a file of the same name is replaced once the new one is whole."""
     from safetensors.numpy import save
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,6 +49,7 @@ def write_model(model: MoRE, folder: Path) -> None:
         "format": FORMAT,
         "arrays_sha256": sha256_file(folder / ARRAYS_FILE),
         "settings": model.settings.to_dict(),
+        "modalities": list(model.names),  # their order, which JSON's sorted keys do not keep
         "names": {k: [str(n) for n in v] for k, v in model.names.items()},
         "batches": [str(b) for b in model.batches],
         "classes": [str(c) for c in model.classes],
@@ -60,6 +62,7 @@ def write_model(model: MoRE, folder: Path) -> None:
             "seed": model.source.seed,
             "texts": model.source.texts,
             "n_parameters": model.source.n_parameters,
+            "weights_sha256": model.source.weights_sha256,
         },
         "annotator": annotator,
         "seed": model.seed,
@@ -69,8 +72,8 @@ def write_model(model: MoRE, folder: Path) -> None:
     write_json(folder / JSON_FILE, content)
 
 
-def read_model(folder: Path, device: str) -> MoRE:
-    """Read a model.
+def read_model(folder: Path, device: str) -> dict[str, Any]:
+    """Return the fields of a saved ``MoRE``.
 
     Raises
     ------
@@ -81,8 +84,6 @@ def read_model(folder: Path, device: str) -> MoRE:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    from morebench.models.more.model import MoRE
-
     for name in (JSON_FILE, ARRAYS_FILE):
         if not (folder / name).is_file():
             raise ContractError(f"{folder}: is no saved model: {name} is missing")
@@ -91,6 +92,9 @@ def read_model(folder: Path, device: str) -> MoRE:
         raise ContractError(
             f"{folder / JSON_FILE}: format {content.get('format')!r}; valid: {FORMAT}"
         )
+    lacking = [key for key in _KEYS if key not in content]
+    if lacking:
+        raise ContractError(f"{folder / JSON_FILE}: lacks {lacking[0]!r}; valid: {listed(_KEYS)}")
     if sha256_file(folder / ARRAYS_FILE) != content["arrays_sha256"]:
         raise ContractError(f"{folder / ARRAYS_FILE}: is not the file that {JSON_FILE} names")
     try:
@@ -115,24 +119,25 @@ def read_model(folder: Path, device: str) -> MoRE:
             for name in {k.split(".")[1] for k in arrays if k.startswith("usual.")}
         },
         content["source"]["n_parameters"],
+        content["source"]["weights_sha256"],
     )
     annotator = None
     if content["annotator"] is not None:
         annotator = Annotator.from_state(_below(arrays, "annotator."), content["annotator"])
-    return MoRE(
-        settings,
-        network.to(device).eval(),
-        transforms,
-        source,
-        {k: np.array(v, dtype=str) for k, v in content["names"].items()},
-        batches,
-        classes,
-        annotator,
-        content["seed"],
-        device,
-        content["batch_key"],
-        content["layer"],
-    )
+    return {
+        "settings": settings,
+        "network": network.to(device).eval(),
+        "transforms": transforms,
+        "source": source,
+        "names": {k: np.array(content["names"][k], dtype=str) for k in content["modalities"]},
+        "batches": batches,
+        "classes": classes,
+        "annotator": annotator,
+        "seed": content["seed"],
+        "device": device,
+        "batch_key": content["batch_key"],
+        "layer": content["layer"],
+    }
 
 
 def _below(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -141,7 +146,7 @@ def _below(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
 
 def _transforms(arrays: dict[str, np.ndarray], content: dict[str, Any]) -> Transforms:
     expression = {}
-    for name in content["names"]:
+    for name in content["modalities"]:
         part = {key: arrays[f"expression.{name}.{key}"] for key in _EXPRESSION}
         expression[name] = Expression(kind=name, scale=content["scales"][name], **part)
     features = {

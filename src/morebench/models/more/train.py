@@ -12,7 +12,7 @@ import torch
 from morebench.models.more.cells import Cells
 from morebench.models.more.inputs import EXPRESSION_KIND, Inputs
 from morebench.models.more.network import Embedded, Network
-from morebench.models.more.objective import Objective, Step
+from morebench.models.more.objective import Objective, Step, check_terms
 from morebench.models.more.settings import Settings
 from morebench.models.more.structure import mutual_pairs
 
@@ -134,6 +134,7 @@ class _Trainer:
         self.n_batches = int(batch_n.max()) + 1
         self.targets = {b.modality: b for b in inputs.branches if b.kind == EXPRESSION_KIND}
         self.modality_m = np.unique([b.modality for b in inputs.branches], return_inverse=True)[1]
+        check_terms(settings, self.n_batches, len(self.branches), n_classes)
         self.pairs = self._pairs(inputs, cells)
         self.network = Network(
             inputs.branches,
@@ -170,7 +171,10 @@ class _Trainer:
         return weight_c * count_c.sum() / (weight_c * count_c).sum()
 
     def batches(self, total: int) -> Iterator[np.ndarray]:
-        """Yield the rows of each step: every cell once an epoch, in a new order each time."""
+        """Yield the rows of each step: no cell twice an epoch, in a new order each time.
+
+        What is left at the end of an epoch and fills no step is dropped.
+        """
         n = len(self.batch_n)
         size = min(self.settings.batch_size, n)
         order, at = self.rng.permutation(n), 0

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from morebench import job
+from morebench.frozen import input_features
 from morebench.io.atomic import atomic_directory
 from morebench.io.inputs import read_input
-from morebench.frozen import input_features
 
 
 def main(

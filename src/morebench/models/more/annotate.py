@@ -1,0 +1,244 @@
+"""Annotation of cells from labelled ones (DESIGN 6.8).
+
+A convex classifier, calibrated; uncertain cells are then decided again by what surrounds
+them; where nothing is credible, the answer is ``unknown``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from morebench.models.more.annotate_settings import AnnotateSettings
+from morebench.models.more.calibrate import choose_strength, folds, stratified_sample, temper
+from morebench.models.more.classifier import (
+    HeadInputs,
+    LinearHead,
+    check_labels,
+    fit_head,
+)
+from morebench.models.more.novelty import Reference
+from morebench.models.more.propagate import (
+    Markers,
+    majority_vote,
+    neighbours,
+    over_clusters,
+    refine,
+)
+
+UNKNOWN = "unknown"
+MAX_REFERENCE = 20_000  # labelled cells that are kept for neighbours and for the folds
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """Types of n cells.
+
+    Attributes
+    ----------
+    labels : (n,) array of str
+        A class, or ``unknown``.
+    probabilities : (n, k) array
+        In the order of ``classes``; rows sum to 1, also those of unknown cells.
+    classes : (k,) array of str
+    unknown : (n,) array of bool
+    notes
+        What happened: cells decided again, rounds, cells voted over.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    classes: np.ndarray
+    unknown: np.ndarray
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """A fitted annotator. Make one with ``Annotator.fit``.
+
+    Attributes
+    ----------
+    reference
+        Labelled cells; a seeded sample where there are many.
+    notes
+        Of the fit: cells, strength, temperature, convergence.
+    """
+
+    settings: AnnotateSettings
+    classes: np.ndarray
+    inputs: HeadInputs
+    head: LinearHead
+    temperature: float
+    reference: Reference
+    markers: Markers | None
+    notes: dict[str, Any]
+
+    @classmethod
+    def fit(
+        cls,
+        expression_np: np.ndarray,
+        z_nd: np.ndarray,
+        labels: np.ndarray,
+        classes: np.ndarray,
+        batch: np.ndarray,
+        *,
+        log_ng: Any = None,
+        settings: AnnotateSettings | None = None,
+        seed: int = 0,
+    ) -> Annotator:
+        """Fit on the cells whose label is shown; the others only set the features' scale.
+
+        Parameters
+        ----------
+        expression_np : (n, p) array
+            Expression branch; its components are not scaled to one variance.
+        z_nd : (n, d) array
+            Embedding.
+        labels : (n,) array of int
+            Position in ``classes``; -1 where hidden.
+        classes : (k,) array of str
+        batch : (n,) array
+        log_ng : (n, g) array or sparse matrix, optional
+            Log-normalised expression, for marker genes; without it there are none.
+        settings
+            Default: ``AnnotateSettings()``.
+        seed
+            Of folds and samples.
+
+        Raises
+        ------
+        DataError
+            Fewer than two classes, a class without cells, or values that do not fit.
+        """
+        settings = settings or AnnotateSettings()
+        labels, classes = np.asarray(labels), np.asarray(classes, dtype=str)
+        check_labels(labels, classes, len(z_nd))
+        seen_nd = z_nd if settings.use_embedding else None
+        inputs = HeadInputs.fit(expression_np, seen_nd, settings.whitened)
+        x_np = inputs.transform(expression_np, seen_nd)
+        shown = np.flatnonzero(labels >= 0)
+        y, k = labels[shown], len(classes)
+        sample = stratified_sample(y, MAX_REFERENCE, seed)
+        fold = folds(y[sample], np.asarray(batch)[shown][sample], seed)
+        strength, temperature, losses = choose_strength(
+            x_np[shown][sample], y[sample], fold, k, settings.strengths, settings.weight_power
+        )
+        head = fit_head(x_np[shown], y, k, strength=strength, power=settings.weight_power)
+        markers = None
+        if log_ng is not None and settings.refine and settings.markers:
+            markers = Markers.fit(log_ng, labels, k, settings.n_markers)
+        kept = shown[sample]
+        reference = Reference.fit(
+            x_np[kept], np.asarray(z_nd)[kept], labels[kept], fold, settings.usual_share
+        )
+        temperature = temperature if settings.calibrate else 1.0
+        notes = {
+            "n_fitted": len(shown),
+            "strength": strength,
+            "temperature": temperature,
+            "cross_fitted_log_loss": {str(s): v for s, v in losses.items()},
+            "converged": head.converged,
+        }
+        return cls(settings, classes, inputs, head, temperature, reference, markers, notes)
+
+    def predict(
+        self,
+        expression_np: np.ndarray,
+        z_nd: np.ndarray,
+        batch: np.ndarray | None = None,
+        *,
+        log_ng: Any = None,
+        seed: int = 0,
+    ) -> Annotation:
+        """Annotate cells, also such as were not in the fit.
+
+        Parameters
+        ----------
+        expression_np, z_nd, log_ng
+            As in ``fit``.
+        batch
+            Not used: neighbours and clusters are sought among all cells given.
+        seed
+            Of the clusters.
+        """
+        s = self.settings
+        x_np = self.inputs.transform(expression_np, z_nd if s.use_embedding else None)
+        p_nk = temper(self.head.logits(x_np), self.temperature)
+        uncertain = p_nk.max(axis=1) < s.uncertain
+        notes = self.notes | {"n_uncertain": int(uncertain.sum())}
+        if uncertain.any():
+            cluster = None
+            if s.vote or (s.refine and s.clusters):
+                cluster = over_clusters(z_nd, s.cluster_size, seed)
+            if s.refine:
+                near_uk = self._neighbours(x_np, np.asarray(z_nd), np.flatnonzero(uncertain))
+                p_nk, notes["rounds"] = self._refined(p_nk, uncertain, near_uk, log_ng, cluster)
+            if s.vote and cluster is not None:
+                p_nk, notes["n_voted"] = majority_vote(p_nk, cluster, uncertain, s.vote_share)
+        unknown = (p_nk.max(axis=1) < s.unknown) | self.reference.is_new(x_np, z_nd)
+        labels = np.where(unknown, UNKNOWN, self.classes[p_nk.argmax(axis=1)])
+        notes["n_unknown"] = int(unknown.sum())
+        return Annotation(labels, p_nk, self.classes, unknown, notes)
+
+    def _neighbours(self, x_np: np.ndarray, z_nd: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        if self.settings.neighbour_space == "expression":
+            return neighbours(x_np, rows, self.reference.x_mp, self.settings.n_neighbours)
+        return neighbours(z_nd, rows, self.reference.z_md, self.settings.n_neighbours)
+
+    def _refined(
+        self,
+        p_nk: np.ndarray,
+        uncertain: np.ndarray,
+        near_uk: np.ndarray,
+        log_ng: Any,
+        cluster: np.ndarray | None,
+    ) -> tuple[np.ndarray, int]:
+        s = self.settings
+        return refine(
+            p_nk,
+            uncertain,
+            np.eye(len(self.classes))[self.reference.y],
+            near_uk,
+            None if self.markers is None or log_ng is None else self.markers.scores(log_ng),
+            cluster if s.clusters else None,
+            {"neighbours": s.w_neighbours, "markers": s.w_markers, "clusters": s.w_clusters},
+            s.max_rounds,
+        )
+
+    def to_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return all that makes the annotator: arrays, and what goes into JSON."""
+        arrays = {f"inputs.{k}": v for k, v in vars(self.inputs).items()}
+        arrays |= {f"reference.{k}": v for k, v in vars(self.reference).items()}
+        arrays |= {"head.coef": self.head.coef, "head.intercept": self.head.intercept}
+        if self.markers is not None:
+            arrays |= {f"markers.{k}": v for k, v in vars(self.markers).items()}
+        return arrays, {
+            "settings": asdict(self.settings),
+            "classes": [str(c) for c in self.classes],
+            "temperature": self.temperature,
+            "notes": self.notes,
+        }
+
+    @classmethod
+    def from_state(cls, arrays: Mapping[str, np.ndarray], content: Mapping[str, Any]) -> Annotator:
+        """Return the annotator that ``to_state`` took apart."""
+        settings = content["settings"] | {"strengths": tuple(content["settings"]["strengths"])}
+        markers = _below(arrays, "markers.")
+        return cls(
+            AnnotateSettings(**settings),
+            np.array(content["classes"], dtype=str),
+            HeadInputs(**_below(arrays, "inputs.")),
+            LinearHead(**_below(arrays, "head."), converged=content["notes"]["converged"]),
+            content["temperature"],
+            Reference(**_below(arrays, "reference.")),
+            Markers(**markers) if markers else None,
+            dict(content["notes"]),
+        )
+
+
+def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
