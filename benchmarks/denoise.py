@@ -55,9 +55,8 @@ def scvi_share(
     import scvi
 
     scvi.settings.seed = seed
-    data = anndata.AnnData(
-        counts, obs=pd.DataFrame({"batch": batch}, index=map(str, range(len(batch))))
-    )
+    index = [str(i) for i in range(len(batch))]
+    data = anndata.AnnData(counts, obs=pd.DataFrame({"batch": batch}, index=index))
     data.var_names = list(genes)
     scvi.model.SCVI.setup_anndata(data, batch_key="batch")
     model = scvi.model.SCVI(data)

@@ -1,6 +1,7 @@
 """Annotation of MoRE: head, calibration, refinement, novelty, and all of them together."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from morebench.models.more.propagate import (
     refine,
 )
 
+QUICK = AnnotateSettings(strengths=(1.0,))
 WEIGHTS = {"neighbours": 1.0, "markers": 0.3, "clusters": 0.3}
 
 
@@ -102,8 +104,8 @@ def test_the_head_is_the_minimum_of_the_penalised_loss():
     residual *= 0.3 * class_weights(y, 3, 0.5)[:, None]
     scale = np.abs(residual).sum()
     # stationary: C * sum_i w_i (p_i - y_i) x_i + coef = 0; the intercept has no penalty
-    np.testing.assert_allclose((residual.T @ x + head.coef) / scale, 0, atol=2e-4)
-    np.testing.assert_allclose(residual.sum(0) / scale, 0, atol=2e-4)
+    np.testing.assert_allclose((residual.T @ x + head.coef) / scale, 0, atol=2e-5)
+    np.testing.assert_allclose(residual.sum(0) / scale, 0, atol=2e-5)
 
 
 def test_two_classes_share_one_sigmoid():
@@ -112,7 +114,7 @@ def test_two_classes_share_one_sigmoid():
     x, _, y, *_ = blobs()
     x, y = x[y < 2], y[y < 2]
     head = fit_head(x, y, 2, strength=1.0, power=0.0)
-    model = LogisticRegression(C=1.0, max_iter=2000).fit(x, y)
+    model = LogisticRegression(C=1.0, max_iter=2000, tol=1e-6).fit(x, y)
     wanted = expit(model.decision_function(x))
     np.testing.assert_allclose(softmax(head.logits(x), axis=1)[:, 1], wanted)
 
@@ -262,7 +264,7 @@ def test_one_undecided_cell_takes_the_mean_of_classifier_and_neighbours():
 
 
 def test_a_chain_of_uncertain_cells_is_decided_from_its_known_end():
-    n = 12
+    n = 4
     p = np.full((n, 2), 0.5) + 0.02 * np.array([-1, 1])  # leans to the wrong class
     known = np.eye(2)[[0, 0, 0, 0]]
     m = len(known)
@@ -278,7 +280,7 @@ def test_a_chain_of_uncertain_cells_is_decided_from_its_known_end():
 def test_markers_and_clusters_tip_the_scale_each():
     p = np.array([[0.52, 0.48], [0.05, 0.95], [0.05, 0.95], [0.05, 0.95]])
     uncertain = np.array([True, False, False, False])
-    none = np.empty((1, 0), int) + np.zeros((1, 1), int)  # one neighbour, half and half
+    none = np.zeros((1, 1), dtype=int)  # one neighbour, which is half and half
     known = np.array([[0.5, 0.5]])
     markers = np.array([[-2.0, 2.0]] + [[0.0, 0.0]] * 3)
     for kwargs in (
@@ -382,11 +384,11 @@ def test_sparse_expression_gives_the_same_answer(fitted):
 
 
 def test_every_switch_changes_the_answer_or_its_notes():
-    x, z, y, batch, genes = blobs(apart=1.2)
+    x, z, y, batch, genes = blobs(n=150, apart=1.2)
     labels, names = np.where(batch == "b2", -1, y), np.array(["a", "b", "c"])
 
     def run(**changes):
-        settings = AnnotateSettings(**changes)
+        settings = replace(QUICK, **changes)
         made = Annotator.fit(x, z, labels, names, batch, log_ng=genes, settings=settings)
         return made.predict(x, z, log_ng=genes)
 
@@ -407,7 +409,7 @@ def test_every_switch_changes_the_answer_or_its_notes():
 def test_unknown_is_where_no_class_is_credible_and_can_be_switched_off():
     x, z, y, batch, _ = blobs(apart=1.2)
     for level in (0.0, 0.5):
-        settings = AnnotateSettings(unknown=level, usual_share=1.0)
+        settings = replace(QUICK, unknown=level, usual_share=1.0)
         made = Annotator.fit(x, z, y, np.array(["a", "b", "c"]), batch, settings=settings)
         found = made.predict(x, z)
         np.testing.assert_array_equal(found.unknown, found.probabilities.max(1) < level)
@@ -415,9 +417,11 @@ def test_unknown_is_where_no_class_is_credible_and_can_be_switched_off():
 
 
 def test_a_type_that_the_reference_lacks_is_unknown():
-    x, z, y, batch, _ = blobs(apart=8.0)
+    x, z, y, batch, _ = blobs(apart=20.0)
     there = y != 2
-    made = Annotator.fit(x[there], z[there], y[there], np.array(["a", "b"]), batch[there])
+    made = Annotator.fit(
+        x[there], z[there], y[there], np.array(["a", "b"]), batch[there], settings=QUICK
+    )
     found = made.predict(x, z)
     assert found.unknown[~there].mean() > 0.9
     assert found.unknown[there].mean() < 0.05
@@ -439,7 +443,7 @@ def test_a_saved_annotator_answers_as_before(fitted, tmp_path):
 
 def test_an_annotator_without_markers_is_saved_too():
     x, z, y, batch, _ = blobs(n=60)
-    made = Annotator.fit(x, z, y, np.array(["a", "b", "c"]), batch)
+    made = Annotator.fit(x, z, y, np.array(["a", "b", "c"]), batch, settings=QUICK)
     again = Annotator.from_state(*made.to_state())
     np.testing.assert_array_equal(again.predict(x, z).labels, made.predict(x, z).labels)
 
@@ -447,7 +451,7 @@ def test_an_annotator_without_markers_is_saved_too():
 def test_many_labelled_cells_are_sampled_for_the_neighbours(monkeypatch):
     x, z, y, batch, genes = blobs()
     monkeypatch.setattr(module, "MAX_REFERENCE", 60)
-    made = Annotator.fit(x, z, y, np.array(["a", "b", "c"]), batch, log_ng=genes)
+    made = Annotator.fit(x, z, y, np.array(["a", "b", "c"]), batch, settings=QUICK)
     assert len(made.reference.y) <= 60 and set(made.reference.y) == {0, 1, 2}
     assert made.notes["n_fitted"] == len(y)
 

@@ -89,7 +89,7 @@ def _minilm_folder() -> Path:
 def _pretrained(name: str, source: str | Path, dtype: str) -> Backbone:
     """Load an encoder and its tokeniser from a folder (a path) or from the hub (an id)."""
     from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import cached_file
+    from transformers.utils import cached_file, logging
 
     at_hand = isinstance(source, Path)
     if not at_hand and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(source)):
@@ -99,6 +99,8 @@ def _pretrained(name: str, source: str | Path, dtype: str) -> Backbone:
         )
     options: dict[str, Any] = {"local_files_only": at_hand, "trust_remote_code": False}
     float32 = {"attn_implementation": "sdpa", "use_safetensors": True, "dtype": torch.float32}
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # it would write over the progress of ours
     try:
         tokeniser = AutoTokenizer.from_pretrained(source, **options)
         model = AutoModel.from_pretrained(source, **float32, **options)
@@ -108,6 +110,9 @@ def _pretrained(name: str, source: str | Path, dtype: str) -> Backbone:
             f"backbone {name!r}: not a folder or hub id of an encoder that transformers reads, "
             f"with weights in safetensors ({error})"
         ) from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
     words = re.compile(r"token|vocab|merges|special|spiece")
     return Backbone(
         name,

@@ -10,6 +10,7 @@ import numpy as np
 from morebench.errors import DataError, listed
 
 MAX_ITER = 2000
+TOLERANCE = 1e-6  # of the largest entry of the mean loss's gradient
 ABSENT = -1e3  # logit of a class that a head was never shown: its probability is 0
 MIN_DEVIATION = 1e-9
 
@@ -157,7 +158,7 @@ def fit_head(
     present = np.unique(y)
     if len(present) < 2:
         raise DataError(f"labels: found {len(present)} class on {len(y)} cells; valid: 2 or more")
-    model = LogisticRegression(C=strength, max_iter=MAX_ITER)
+    model = LogisticRegression(C=strength, max_iter=MAX_ITER, tol=TOLERANCE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it stands in ``converged``
         model.fit(x_np, y, sample_weight=class_weights(y, n_classes, power))
