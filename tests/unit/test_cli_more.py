@@ -115,7 +115,7 @@ def test_embed_adds_the_embedding_to_a_copy(made, cells, tmp_path):
 def test_embed_writes_tables(made, cells, tmp_path, name, read):
     ok("embed", cells, "--model", made / "plain", "--output", tmp_path / name)
     data, found = anndata.read_h5ad(cells), read(tmp_path / name)
-    assert list(found) == ["cell_id", *(f"more_{i}" for i in range(1, 33))]
+    assert list(found) == ["cell_id", *(f"more_{i}" for i in range(1, Settings().n_latent + 1))]
     assert list(found["cell_id"]) == list(data.obs_names)
     z_nd = MoRE.load(made / "plain", device="cpu").embed(data)
     np.testing.assert_allclose(found.iloc[:, 1:], z_nd, rtol=1e-5, atol=1e-7)

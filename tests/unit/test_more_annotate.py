@@ -396,7 +396,7 @@ def test_every_switch_changes_the_answer_or_its_notes():
     assert base.notes["n_uncertain"] > 5 and "rounds" in base.notes
     switches = (
         {"use_embedding": True}, {"calibrate": False}, {"refine": False}, {"markers": False},
-        {"clusters": True}, {"neighbour_space": "expression"}, {"whitened": 0},
+        {"clusters": True}, {"neighbour_space": "embedding"}, {"whitened": 0},
         {"weight_power": 0.0}, {"strengths": (0.01,)}, {"vote": True, "vote_share": 0.6},
     )  # fmt: skip
     for change in switches:
