@@ -198,12 +198,15 @@ class Annotator:
         cluster: np.ndarray | None,
     ) -> tuple[np.ndarray, int]:
         s = self.settings
+        scores_nk = None
+        if s.markers and self.markers is not None and log_ng is not None:
+            scores_nk = self.markers.scores(log_ng)
         return refine(
             p_nk,
             uncertain,
             np.eye(len(self.classes))[self.reference.y],
             near_uk,
-            None if self.markers is None or log_ng is None else self.markers.scores(log_ng),
+            scores_nk,
             cluster if s.clusters else None,
             {"neighbours": s.w_neighbours, "markers": s.w_markers, "clusters": s.w_clusters},
             s.max_rounds,
