@@ -32,7 +32,7 @@ class Adapter(nn.Module):
 
     def forward(self, x_np: torch.Tensor) -> torch.Tensor:
         """Return (n, d)."""
-        return self.up(self.drop(nn.functional.gelu(self.down(self.norm(x_np)))))
+        return self.up(self.drop(nn.functional.relu(self.down(self.norm(x_np)))))
 
 
 class Fusion(nn.Module):
@@ -70,7 +70,7 @@ class Refine(nn.Module):
         self.step = nn.Sequential(
             nn.LayerNorm(n_latent),
             nn.Linear(n_latent, 2 * n_latent),
-            nn.GELU(),
+            nn.ReLU(),
             nn.Linear(2 * n_latent, n_latent),
         )
         for parameter in self.step[-1].parameters():
@@ -140,4 +140,4 @@ class Decoder(nn.Module):
 
     def forward(self, z_nd: torch.Tensor, batch_nk: torch.Tensor) -> torch.Tensor:
         """Return (n, g); ``batch_nk`` are shares of batches, one-hot where it is known."""
-        return self.out(nn.functional.gelu(self.latent(z_nd) + self.batch(batch_nk)))
+        return self.out(nn.functional.relu(self.latent(z_nd) + self.batch(batch_nk)))

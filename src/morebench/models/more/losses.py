@@ -44,33 +44,26 @@ def batch_discrepancy(
 
 @torch.no_grad()
 def _coefficients(batch_nk: torch.Tensor, member_np: torch.Tensor) -> torch.Tensor:
-    """Return (n, n): what every entry of the kernel counts for in the discrepancy.
+    """Return (n, n): what every entry of a symmetric kernel counts for in the discrepancy.
 
-    With W the weight of a cell in each (prototype, batch), the discrepancy is linear in the
-    kernel: sum_ij K_ij (W D W^T)_ij, D holding the factors of eq. 5 for every two batches of
-    a prototype. So nothing but the kernel needs a gradient.
+    The discrepancy is linear in the kernel. In prototype p, eq. 5 gives two cells of batches
+    a != b the factor S_p - c_pa - c_pb, and two cells of the same batch a that of a = b plus
+    e_pa; with memberships at both ends this is two products of width p. So nothing but the
+    kernel needs a gradient.
     """
-    n, k = batch_nk.shape
-    p = member_np.shape[1]
-    weight_npk = member_np[:, :, None] * batch_nk[:, None, :]
-    count_pk = weight_npk.sum(0)
+    count_pk = member_np.T @ batch_nk
     rest_pk = count_pk.sum(1, keepdim=True) - count_pk
     share_pk = count_pk * ((count_pk > LEAST_WEIGHT) & (rest_pk > LEAST_WEIGHT))
-    if p == 1:
+    if len(share_pk) == 1:
         share_pk = (share_pk > 0).to(share_pk)  # every batch counts alike, also a small one
     share_pk = share_pk / share_pk.sum().clamp(min=1e-6)
     own_pk = share_pk / count_pk.clamp(min=1e-3) ** 2
     others_pk = share_pk / rest_pk.clamp(min=1e-3) ** 2
     between_pk = share_pk / (count_pk * rest_pk).clamp(min=1e-3)
-    # entry (a, b), a != b: "others" of every batch but a and b, "between" of a and of b
-    factor_pkk = others_pk.sum(1)[:, None, None] - others_pk[:, :, None] - others_pk[:, None]
-    factor_pkk = factor_pkk - between_pk[:, :, None] - between_pk[:, None]
-    same_pk = own_pk + others_pk.sum(1, keepdim=True) - others_pk
-    factor_pkk = torch.where(
-        torch.eye(k, dtype=torch.bool, device=batch_nk.device), same_pk[:, :, None], factor_pkk
-    )
-    left_npk = torch.einsum("npk,pkj->npj", weight_npk, factor_pkk)
-    return left_npk.reshape(n, p * k) @ weight_npk.reshape(n, p * k).T
+    c_pk, e_pk = others_pk + between_pk, own_pk + others_pk + 2 * between_pk
+    apart_np = member_np * (others_pk.sum(1) - 2 * batch_nk @ c_pk.T)
+    same_np = member_np * (batch_nk @ e_pk.T)
+    return apart_np @ member_np.T + (same_np @ member_np.T) * (batch_nk @ batch_nk.T)
 
 
 def batch_means(z_nd: torch.Tensor, batch_nk: torch.Tensor) -> torch.Tensor:

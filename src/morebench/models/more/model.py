@@ -193,7 +193,10 @@ class MoRE:
             Less than half of the model's features of a modality are there.
         """
         cells = self._cells(data)
-        return self._embed(cells, self._inputs(cells, features))[0]
+        z_nd = self._embed(cells, self._inputs(cells, features))[0]
+        with torch.inference_mode():
+            z = torch.as_tensor(z_nd, device=self.device)
+            return self.network.along_axes(z).cpu().numpy()
 
     def annotate(self, data: Any, *, features: Features | None = None) -> Annotation:
         """Give cells a type out of the model's classes, or ``unknown``, with probabilities.

@@ -34,7 +34,7 @@ class Embedded:
 
 
 class Network(nn.Module):
-    """Adapters, fusion, refinement, decoders, classifier.
+    """Adapters, fusion, refinement, decoders, classifier, and the axes of what is given out.
 
     Parameters
     ----------
@@ -45,6 +45,9 @@ class Network(nn.Module):
     decoded
         Width of each modality's reconstruction.
     """
+
+    centre_d: torch.Tensor
+    axes_dd: torch.Tensor
 
     def __init__(
         self,
@@ -67,6 +70,8 @@ class Network(nn.Module):
             {name: Decoder(d, n_batches, h, width) for name, width in decoded.items()}
         )
         self.classifier = nn.Linear(d, n_classes) if n_classes else None
+        self.register_buffer("centre_d", torch.zeros(d))
+        self.register_buffer("axes_dd", torch.eye(d))
         self.dispersion = nn.ParameterDict()
         if settings.likelihood == "nb":
             for name, width in decoded.items():
@@ -87,6 +92,10 @@ class Network(nn.Module):
         """Embed cells, given their branches and batch vectors."""
         fused_nd, z_nmd = self.fuse(x_np, present_nm)
         return Embedded(self.refine(fused_nd, b_nd), fused_nd, z_nmd, present_nm)
+
+    def along_axes(self, z_nd: torch.Tensor) -> torch.Tensor:
+        """Return the embedding that is given out: z along the axes found after training."""
+        return (z_nd - self.centre_d) @ self.axes_dd
 
     def batch_vectors(self, batch_n: torch.Tensor, dropped_n: torch.Tensor) -> torch.Tensor:
         """Return (n, d): learned batch vectors; estimates for cells whose batch is dropped."""

@@ -40,6 +40,10 @@ class Settings:
         ``adaptive`` weights (eq. 7), or the plain ``mean`` of the branches.
     refine_steps
         T of eq. 8; 0 leaves refinement out.
+    axes, axes_power, axes_batches
+        Whether the embedding is given out along the axes that tell prototypes apart; the
+        power of their contrast; how many times over what is left between batches inside
+        prototypes counts as noise.
     mask
         Share of a branch's coordinates that are hidden in training.
     batch_dropout
@@ -78,12 +82,15 @@ class Settings:
     dropout: float = 0.1
     fusion: str = "adaptive"
     refine_steps: int = 3
+    axes: bool = True
+    axes_power: float = 0.25
+    axes_batches: float = 5.0
     mask: float = 0.1
     batch_dropout: float = 0.05
     modality_dropout: float = 0.2
     likelihood: str = "gaussian"
     w_reconstruction: float = 3.0
-    w_dense: float = 1.0
+    w_dense: float = 0.0
     w_means: float = 5.0
     w_prototype: float = 1.0
     w_sparse: float = 0.2
@@ -95,7 +102,7 @@ class Settings:
     n_prototypes: int = 30
     n_pairs: int = 5
     temperature: float = 0.1
-    steps: int = 500
+    steps: int = 300
     batch_size: int = 512
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
