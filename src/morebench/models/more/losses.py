@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.nn import functional as F
 
@@ -9,19 +11,39 @@ BANDWIDTHS = (0.1, 0.3, 1.0)
 LEAST_WEIGHT = 0.5  # cells' worth of a batch in a prototype, below which it says nothing
 
 
-def kernel(z_nd: torch.Tensor) -> torch.Tensor:
-    """Return (n, n): a mixture of Gaussian kernels, scaled by the median squared distance."""
-    square_n = (z_nd * z_nd).sum(1)
-    distance_nn = (square_n[:, None] + square_n[None] - 2 * z_nd @ z_nd.T).clamp(min=0)
-    median = distance_nn.detach().flatten()[:: max(1, len(z_nd) // 64)].median() + 1e-6
-    # exp(-d/.1), exp(-d/.3), exp(-d): one exponential, then powers
-    slow_nn = torch.exp(-distance_nn / median)
-    third_nn = torch.exp(-distance_nn / (median * BANDWIDTHS[1]))
-    return slow_nn + third_nn + third_nn * third_nn * third_nn
+class _KernelSum(torch.autograd.Function):
+    """Sum of C * K(z), K a mixture of Gaussian kernels over the median squared distance.
+
+    Written out, gradient and all, since it is most of a step: K needs a few passes over (n, n)
+    here, some dozens where every operation is recorded. C and the median are constants.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z_nd: torch.Tensor, coefficient_nn: torch.Tensor) -> torch.Tensor:
+        square_n = (z_nd * z_nd).sum(1)
+        distance_nn = torch.addmm(square_n[:, None] + square_n[None], z_nd, z_nd.T, alpha=-2)
+        distance_nn.clamp_(min=0)
+        median = distance_nn.flatten()[:: max(1, len(z_nd) // 64)].median() + 1e-6
+        # exp(-d/.1), exp(-d/.3), exp(-d): two exponentials and a power
+        slow_nn = torch.exp(distance_nn * (-1 / median))
+        third_nn = distance_nn.mul_(-1 / (median * BANDWIDTHS[1])).exp_()
+        fast_nn = third_nn**3
+        total = (coefficient_nn * (slow_nn + third_nn + fast_nn)).sum()
+        slope_nn = slow_nn.add_(third_nn, alpha=1 / BANDWIDTHS[1])
+        slope_nn.add_(fast_nn, alpha=1 / BANDWIDTHS[0]).mul_(coefficient_nn).mul_(-1 / median)
+        ctx.save_for_backward(z_nd, slope_nn)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        z_nd, slope_nn = ctx.saved_tensors
+        row_n1 = (slope_nn.sum(0) + slope_nn.sum(1))[:, None]
+        moved_nd = row_n1 * z_nd - slope_nn @ z_nd - slope_nn.T @ z_nd
+        return 2 * gradient[0] * moved_nd, None
 
 
 def batch_discrepancy(
-    kernel_nn: torch.Tensor, batch_nk: torch.Tensor, member_np: torch.Tensor | None = None
+    z_nd: torch.Tensor, batch_nk: torch.Tensor, member_np: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Dense alignment: maximum mean discrepancy of each batch to the rest.
 
@@ -31,7 +53,7 @@ def batch_discrepancy(
 
     Parameters
     ----------
-    kernel_nn : (n, n)
+    z_nd : (n, d)
     batch_nk : (n, k)
         One-hot batches.
     member_np : (n, p), optional
@@ -39,7 +61,7 @@ def batch_discrepancy(
     """
     if member_np is None:
         member_np = torch.ones(len(batch_nk), 1).to(batch_nk)
-    return (kernel_nn * _coefficients(batch_nk, member_np)).sum()
+    return _KernelSum.apply(z_nd, _coefficients(batch_nk, member_np))
 
 
 @torch.no_grad()

@@ -95,13 +95,11 @@ class Objective(torch.nn.Module):
         if "reconstruction" in used:
             found["reconstruction"] = self._reconstruction(network, cells, step)
         if step.batch_nk.shape[1] > 1:
-            if "dense" in used or "prototype" in used:
-                kernel_nn = losses.kernel(single_nd)
-                if "dense" in used:
-                    found["dense"] = losses.batch_discrepancy(kernel_nn, batch_nk)
-                if "prototype" in used and self.prototypes_pd is not None:
-                    member_np = self._memberships(single_nd, logit_nc, step)
-                    found["prototype"] = losses.batch_discrepancy(kernel_nn, batch_nk, member_np)
+            if "dense" in used:
+                found["dense"] = losses.batch_discrepancy(single_nd, batch_nk)
+            if "prototype" in used and self.prototypes_pd is not None:
+                member_np = self._memberships(single_nd, logit_nc, step)
+                found["prototype"] = losses.batch_discrepancy(single_nd, batch_nk, member_np)
             if "means" in used:
                 found["means"] = losses.batch_means(single_nd, batch_nk)
             if "sparse" in used and len(z_nd) > step.n_single:
