@@ -191,7 +191,7 @@ DATASETS: Mapping[str, DatasetSpec] = _by_name(
 # Settings of MoRE, all of them: those of models/more/settings.py (a test compares).
 _MORE = _frozen(
     backbone="minilm",
-    n_tokens=32,
+    n_tokens=16,
     n_components=30,
     spectrum=0.75,
     feature_spectrum=0.5,
@@ -270,7 +270,7 @@ METHODS: Mapping[str, MethodSpec] = _by_name(
         "BSD-3-Clause",
         _frozen(
             backbone="minilm",
-            n_tokens=32,
+            n_tokens=16,
             n_components=30,
             spectrum=0.75,
             feature_spectrum=0.5,

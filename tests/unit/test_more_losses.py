@@ -35,19 +35,30 @@ def mmd_by_loops(kernel, weight_a, weight_b):
     return total
 
 
-def test_the_kernel_is_three_gaussians_over_the_median_distance():
-    z = normal(20, 3)
-    square = torch.cdist(z, z) ** 2
-    median = square.flatten().median() + 1e-6
-    expected = sum(torch.exp(-square / (median * h)) for h in (0.1, 0.3, 1.0))
-    torch.testing.assert_close(losses.kernel(z), expected)
+def kernel(z):
+    """Three Gaussians over the median squared distance, which is held fixed."""
+    square = ((z[:, None] - z[None]) ** 2).sum(2)
+    median = square.detach().flatten().median() + 1e-6
+    return sum(torch.exp(-square / (median * h)) for h in (0.1, 0.3, 1.0))
+
+
+@pytest.mark.parametrize("prototypes", [1, 4])
+def test_value_and_gradient_are_those_of_the_kernel_by_autograd(prototypes):
+    z = normal(28, 3).requires_grad_()
+    member = normal(28, prototypes, seed=1).mul(2).softmax(1)
+    found = losses.batch_discrepancy(z, one_hot(BATCH), member)
+    (gradient,) = torch.autograd.grad(3 * found, z)
+    expected = (kernel(z) * losses._coefficients(one_hot(BATCH), member)).sum()
+    (wanted,) = torch.autograd.grad(3 * expected, z)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient, wanted, atol=1e-10, rtol=1e-8)
 
 
 def test_identical_batches_have_no_discrepancy():
     z = normal(10, 3)
-    found = losses.batch_discrepancy(losses.kernel(torch.cat([z, z])), one_hot([0] * 10 + [1] * 10))
+    found = losses.batch_discrepancy(torch.cat([z, z]), one_hot([0] * 10 + [1] * 10))
     assert abs(found.item()) < 1e-12
-    apart = losses.kernel(torch.cat([z, z + 5]))
+    apart = torch.cat([z, z + 5])
     assert losses.batch_discrepancy(apart, one_hot([0] * 10 + [1] * 10)).item() > 0.5
 
 
@@ -55,16 +66,17 @@ BATCH = np.array([0] * 9 + [1] * 14 + [2] * 5)
 
 
 def test_discrepancy_is_the_mean_over_batches_of_each_to_the_rest():
-    kernel = losses.kernel(normal(28, 3))
+    z = normal(28, 3)
     expected = np.mean(
-        [mmd_by_loops(kernel.numpy(), 1.0 * (BATCH == k), 1.0 * (BATCH != k)) for k in range(3)]
+        [mmd_by_loops(kernel(z).numpy(), 1.0 * (BATCH == k), 1.0 * (BATCH != k)) for k in range(3)]
     )
-    assert losses.batch_discrepancy(kernel, one_hot(BATCH)).item() == pytest.approx(expected)
+    assert losses.batch_discrepancy(z, one_hot(BATCH)).item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("hard", [True, False])
 def test_inside_prototypes_it_is_that_of_each_weighted_by_its_cells(hard):
-    kernel = losses.kernel(normal(28, 3))
+    z = normal(28, 3)
+    of_z = kernel(z).numpy()
     member = normal(28, 4, seed=1).mul(2).softmax(1)
     if hard:
         member = one_hot(np.arange(28) % 4)
@@ -73,9 +85,9 @@ def test_inside_prototypes_it_is_that_of_each_weighted_by_its_cells(hard):
         for k in range(3):
             own, rest = member[:, p].numpy() * (BATCH == k), member[:, p].numpy() * (BATCH != k)
             if own.sum() > losses.LEAST_WEIGHT and rest.sum() > losses.LEAST_WEIGHT:
-                total += own.sum() * mmd_by_loops(kernel.numpy(), own, rest)
+                total += own.sum() * mmd_by_loops(of_z, own, rest)
                 weight += own.sum()
-    found = losses.batch_discrepancy(kernel, one_hot(BATCH), member)
+    found = losses.batch_discrepancy(z, one_hot(BATCH), member)
     assert found.item() == pytest.approx(total / weight)
 
 
@@ -84,9 +96,8 @@ def test_composition_alone_is_no_discrepancy_inside_types():
     a, b = normal(4, 3), normal(4, 3, seed=1) + 20
     z = torch.cat([a, a, a, b, a, b, b, b])
     batch, kind = [0] * 16 + [1] * 16, [0] * 12 + [1] * 4 + [0] * 4 + [1] * 12
-    kernel = losses.kernel(z)
-    assert losses.batch_discrepancy(kernel, one_hot(batch)).item() > 0.1
-    assert abs(losses.batch_discrepancy(kernel, one_hot(batch), one_hot(kind)).item()) < 1e-12
+    assert losses.batch_discrepancy(z, one_hot(batch)).item() > 0.1
+    assert abs(losses.batch_discrepancy(z, one_hot(batch), one_hot(kind)).item()) < 1e-12
 
 
 def test_means_of_batches_are_a_share_of_all_variance():

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from morebench.models.more import train
+from morebench.models.more import train, trainer
 from morebench.models.more.cells import Cells, Modality
 from morebench.models.more.inputs import fit_transforms, make_inputs
 from morebench.models.more.losses import LossWeights
@@ -16,7 +16,7 @@ from morebench.models.more.settings import Settings
 TINY = {
     "backbone": "none", "n_components": 6, "structure": False, "n_latent": 5, "n_hidden": 8,
     "steps": 6, "batch_size": 32, "min_epochs": 1, "n_prototypes": 4,
-    "spectrum": 1.0,
+    "spectrum": 1.0, "w_dense": 1.0,
 }  # fmt: skip
 
 
@@ -48,7 +48,7 @@ class Recorded(Objective):
 @pytest.fixture
 def kept(monkeypatch):
     Recorded.kept = []
-    monkeypatch.setattr(train, "Objective", Recorded)
+    monkeypatch.setattr(trainer, "Objective", Recorded)
     return Recorded.kept
 
 
@@ -220,19 +220,19 @@ def test_values_of_an_absent_modality_do_not_matter():
     assert same(*found)
 
 
-def trainer(cells, label=None, n_classes=0, **changes):
+def trainer_of(cells, label=None, n_classes=0, **changes):
     settings = Settings(**{**TINY, **changes})
     batch = np.unique(cells.batch, return_inverse=True)[1]
     label = np.full(len(cells), -1) if label is None else label
     torch.manual_seed(0)
-    return train._Trainer(
+    return trainer.Trainer(
         inputs_of(cells, settings), cells, batch, label, n_classes, settings, 0, "cpu"
     )
 
 
 def test_modality_dropout_hides_whole_modalities_and_never_the_last():
     cells, _ = planted(n=300, adt=True)
-    made = trainer(cells, structure=True, modality_dropout=0.5)
+    made = trainer_of(cells, structure=True, modality_dropout=0.5)
     modality = np.array([b.modality for b in made.branches])
     before = made.present_nm
     after = torch.cat([made._without_a_modality(before) for _ in range(20)])
@@ -249,7 +249,7 @@ def test_modality_dropout_hides_whole_modalities_and_never_the_last():
 
 def test_what_dropout_hides_is_still_reconstructed():
     cells, _ = planted(n=100, adt=True)
-    made = trainer(cells, modality_dropout=0.9, w_sparse=0)
+    made = trainer_of(cells, modality_dropout=0.9, w_sparse=0)
     embedded, step = made.step(np.arange(100))
     for name, m in cells.modalities.items():
         assert step.target[name][1].tolist() == m.present.tolist()
@@ -259,7 +259,7 @@ def test_what_dropout_hides_is_still_reconstructed():
 @pytest.mark.parametrize("likelihood", ["gaussian", "nb"])
 def test_targets_are_the_values_without_the_mask(likelihood):
     cells, _ = planted()
-    made = trainer(cells, mask=0.5, likelihood=likelihood, w_sparse=0)
+    made = trainer_of(cells, mask=0.5, likelihood=likelihood, w_sparse=0)
     rows = np.array([5, 2, 80])
     _, step = made.step(rows)
     values, has = step.target["rna"]
@@ -274,10 +274,10 @@ def test_targets_are_the_values_without_the_mask(likelihood):
 
 def test_pairs_are_mutual_neighbours_of_two_batches_behind_the_sampled_cells():
     cells, _ = planted(batches=3)
-    made = trainer(cells)
+    made = trainer_of(cells)
     assert len(made.pairs) > 10
     _, step = made.step(np.arange(32))
-    assert step.n_single == 32 and len(step.batch_n) == 32 + 2 * 16
+    assert step.n_single == 32 and len(step.batch_n) == 32 + 2 * 8
     left, right = step.batch_n[32:].chunk(2)
     assert (left != right).all()
 
@@ -285,17 +285,17 @@ def test_pairs_are_mutual_neighbours_of_two_batches_behind_the_sampled_cells():
 def test_rare_classes_weigh_more_and_the_mean_cell_weighs_one():
     cells, _ = planted(n=90)
     label = np.repeat([0, 1, 2, -1], [64, 16, 4, 6])
-    weight = trainer(cells, label, 3).objective.class_weight_c
+    weight = trainer_of(cells, label, 3).objective.class_weight_c
     expected = np.array([1 / 8, 1 / 4, 1 / 2])
     expected *= 84 / (expected * [64, 16, 4]).sum()
     np.testing.assert_allclose(weight, expected, rtol=1e-6)
     assert (weight * torch.tensor([64, 16, 4])).sum().item() == pytest.approx(84)
-    assert trainer(cells).objective.class_weight_c is None
+    assert trainer_of(cells).objective.class_weight_c is None
 
 
 @pytest.mark.parametrize("n", [20, 90])
 def test_steps_have_the_same_size_and_no_cell_twice(n):
-    made = trainer(planted(n=n)[0])
+    made = trainer_of(planted(n=n)[0])
     size = min(n, 32)
     batches = list(made.batches(7))
     assert [len(b) for b in batches] == [size] * 7
@@ -347,7 +347,7 @@ def test_half_precision_is_for_gpus_only(monkeypatch):
 
 def test_terms_keep_full_precision_where_the_network_has_less():
     cells, kind = planted(adt=True)
-    made = trainer(cells, kind, 3, refine_steps=0, likelihood="nb")
+    made = trainer_of(cells, kind, 3, refine_steps=0, likelihood="nb")
     embedded, step = made.step(np.arange(32))
     embedded.z_nd = embedded.z_nd.bfloat16()
     embedded.z_nmd = embedded.z_nmd.bfloat16()

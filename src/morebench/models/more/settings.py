@@ -69,7 +69,7 @@ class Settings:
     """
 
     backbone: str = "minilm"
-    n_tokens: int = 32
+    n_tokens: int = 16
     n_components: int = 30
     spectrum: float = 0.75
     feature_spectrum: float = 0.5
