@@ -157,3 +157,23 @@ def test_variable_genes_are_found_in_every_batch_and_rare_ones_are_not(monkeypat
     x[7, 11] = 50  # one cell only
     monkeypatch.setitem(genes.N_TOP, "rna", 2)
     assert list(genes.most_variable(sp.csr_matrix(x), batch, "rna")) == [3, 8]
+
+
+def test_both_ways_to_the_components_agree(monkeypatch):
+    """Few features go by their covariance, many by Lanczos: the same branch up to signs."""
+    rng = np.random.default_rng(3)
+    counts = sp.csr_matrix(rng.poisson(rng.gamma(0.5, 4, (3, 40))[np.arange(90) % 3]) * 1.0)
+    given = {"kind": "rna", "n_components": 5, "shrink": True, "seed": 0, "spectrum": 0.75}
+    few = expression.fit_expression(counts, **given)
+    monkeypatch.setattr(expression, "CHUNK", 7)
+    chunked = expression.fit_expression(counts, **given)
+    monkeypatch.setattr(expression, "MAX_COVARIANCE", 10)
+    many = expression.fit_expression(counts, **given)
+    np.testing.assert_allclose(few.components_gp, chunked.components_gp, atol=1e-10)
+    np.testing.assert_allclose(few.shrinkage_p, many.shrinkage_p, rtol=1e-8)
+    np.testing.assert_allclose(
+        np.abs((few.components_gp * many.components_gp).sum(0)), 1, atol=1e-8
+    )
+    np.testing.assert_allclose(
+        np.abs(few.transform(counts)), np.abs(many.transform(counts)), atol=1e-4
+    )
