@@ -76,6 +76,16 @@ def test_the_seed_decides_the_embedding(data, fitted):
     assert not np.allclose(z, fit(data, seed=1).embed(data))
 
 
+def test_the_embedding_is_given_out_along_the_axes(data, fitted):
+    cells = fitted._cells(data)
+    z = fitted._embed(cells, fitted._inputs(cells, None))[0]
+    centre, axes = fitted.network.centre_d.numpy(), fitted.network.axes_dd.numpy()
+    assert not np.allclose(axes, np.eye(6), atol=0.1)
+    np.testing.assert_allclose(fitted.embed(data), (z - centre) @ axes, atol=1e-4)
+    plain = fit(data, axes=False)
+    np.testing.assert_allclose(plain.embed(data), z, atol=1e-6)
+
+
 def test_fitting_leaves_the_data_and_the_threads_as_they_were(data):
     before, threads = data.X.copy(), torch.get_num_threads()
     given = data.copy()

@@ -123,6 +123,16 @@ def test_hidden_labels_do_not_matter_beyond_the_classes(kept):
     assert not any(LABELS & terms for terms in without)
 
 
+def test_axes_are_found_without_labels_only_and_can_be_left_out():
+    cells, kind = planted()
+    plain, labelled, off = fit(cells), fit(cells, kind), fit(cells, axes=False)
+    assert not torch.equal(plain.axes_dd, torch.eye(5))
+    for network in (labelled, off):
+        assert torch.equal(network.axes_dd, torch.eye(5)) and not network.centre_d.any()
+    parameters, wanted = dict(plain.named_parameters()), dict(off.named_parameters())
+    assert all(torch.equal(parameters[k], v) for k, v in wanted.items())
+
+
 def test_one_batch_has_no_terms_between_batches(kept):
     cells, _ = planted(batches=1)
     network = fit(cells)

@@ -41,9 +41,9 @@ class Settings:
     refine_steps
         T of eq. 8; 0 leaves refinement out.
     axes, axes_power, axes_batches
-        Whether the embedding is given out along the axes that tell prototypes apart; the
-        power of their contrast; how many times over what is left between batches inside
-        prototypes counts as noise.
+        Whether the embedding of a model without labels is given out along the axes that
+        tell prototypes apart; the power of their contrast; how many times over what is left
+        between batches inside prototypes counts as noise.
     mask
         Share of a branch's coordinates that are hidden in training.
     batch_dropout

@@ -79,7 +79,7 @@ def fit_network(
         if progress is not None:
             progress(done + 1, total)
     trainer.remember_batches()
-    if settings.axes:
+    if settings.axes and not n_classes:  # labels have made the types compact already
         trainer.find_axes()
     return network.eval()
 
