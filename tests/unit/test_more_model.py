@@ -140,7 +140,7 @@ def test_an_unseen_batch_gets_the_estimate_of_its_mean(data, fitted):
         fused, _ = fitted.network.fuse(x, present)
         guess = fitted.network.refine.estimate(fused[:25].mean(0, keepdim=True))
         b = torch.cat([guess.expand(25, -1), fitted.network.refine.b_kd[[1] * 15]])
-        expected = fitted.network.refine(fused, b)
+        expected = fitted.network.along_axes(fitted.network.refine(fused, b))
     np.testing.assert_allclose(fitted.embed(query), expected, atol=1e-5)
 
 
