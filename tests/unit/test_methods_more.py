@@ -154,7 +154,7 @@ def test_methods_share_frozen_features_unless_they_are_made_otherwise():
     slugs = {name: backbone_of(method) for name, method in methods_of(config).items()}
     assert slugs["more"] == slugs["more_sup"] == slugs["more_zeroshot"] == "minilm.16"
     assert slugs["fewer"] == "minilm.8" and slugs["blind"] is slugs["plain"] is None
-    assert re.fullmatch(r"some_encoder_[0-9a-f]{6}\.32", slugs["local"])
+    assert re.fullmatch(r"some_encoder_[0-9a-f]{6}\.16", slugs["local"])
     made = backbones_of(config)
     assert set(made) == {"minilm.16", "minilm.8", slugs["local"]}
     assert (made["minilm.8"]["backbone"], made["minilm.8"]["n_tokens"]) == ("minilm", 8)
