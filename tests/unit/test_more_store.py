@@ -154,7 +154,7 @@ def test_a_cut_json_is_refused(saved, tmp_path, cut):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("format", 9, "format 9; valid: 1"),
+        ("format", 9, "format 9; valid: 2"),
         ("scales", None, "lacks 'scales'"),
         ("names", None, "lacks 'names'"),
     ],

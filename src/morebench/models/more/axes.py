@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from morebench.models.more.eigen import signed
+
 FLOOR = 0.5  # share of the mean variance that is mixed into the variance inside prototypes
 LEAST_CELLS = 5  # of a batch in a prototype, for its mean to say something
 
@@ -56,10 +58,7 @@ def fit_axes(
     level = np.trace(inside_dd) / d + 1e-9 * np.trace(total_dd) / d + 1e-12
     inside_dd = (1 - FLOOR) * inside_dd + FLOOR * level * np.eye(d) + batches * between_dd
     ratio_d, axis_dd = eigh(total_dd, inside_dd)
-    ratio_d, axis_dd = np.maximum(ratio_d[::-1], 0), axis_dd[:, ::-1]
-    # The sign of an eigenvector is arbitrary: its largest entry is made positive.
-    axis_dd = axis_dd * np.sign(axis_dd[np.abs(axis_dd).argmax(0), np.arange(d)])
-    axis_dd = axis_dd * ratio_d**power
+    axis_dd = signed(axis_dd[:, ::-1]) * np.maximum(ratio_d[::-1], 0) ** power
     variance = np.trace(axis_dd.T @ total_dd @ axis_dd)
     if variance > 0:  # as much variance in all as before
         axis_dd = axis_dd * np.sqrt(np.trace(total_dd) / variance)

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 import torch
 
 from morebench.errors import DataError
+from morebench.models.more.eigen import leading
 
 TARGET_SUM = 1e4
 CHUNK = 2_048  # cells that are dense at a time
@@ -138,8 +139,8 @@ def fit_expression(
 def _principal(x_ng: sp.csr_matrix, p: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the mean (g,), variances (p,) and components (g, p) of a PCA, exact.
 
-    Few features: by their covariance, with torch's eigensolver, which takes a small part of
-    the time of scikit-learn's. Many: by scikit-learn's Lanczos iteration on the sparse matrix.
+    Few features: by their covariance, in a fraction of the time. Many: by scikit-learn's
+    Lanczos iteration on the sparse matrix.
     """
     n, g = x_ng.shape
     if g > MAX_COVARIANCE:
@@ -152,12 +153,7 @@ def _principal(x_ng: sp.csr_matrix, p: int, seed: int) -> tuple[np.ndarray, np.n
     for start in range(0, n, CHUNK):
         part_ng = torch.as_tensor(x_ng[start : start + CHUNK].toarray() - mean_g)
         square_gg.addmm_(part_ng.T, part_ng)
-    value, vector = torch.linalg.eigh(square_gg / (n - 1))
-    variance = value.flip(0)[:p].clamp(min=0).numpy()
-    components_gp = vector.flip(1)[:, :p].numpy()
-    # The sign of a component is arbitrary: its largest entry is made positive.
-    sign_p = np.sign(components_gp[np.abs(components_gp).argmax(0), np.arange(p)])
-    return mean_g, variance, components_gp * sign_p
+    return mean_g, *leading((square_gg / (n - 1)).numpy(), p)
 
 
 def keep_power(deviation_p: np.ndarray, power: float) -> np.ndarray:

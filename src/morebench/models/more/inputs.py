@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from morebench.errors import DataError
 from morebench.models.more.cells import Cells
+from morebench.models.more.eigen import leading
 from morebench.models.more.expression import Expression, fit_expression, keep_power
 from morebench.models.more.network import BranchSpec
 from morebench.models.more.settings import Settings
@@ -106,14 +106,8 @@ def fit_transforms(
 def _fit_features(features_nf: np.ndarray, n_components: int, spectrum: float) -> FeatureBranch:
     x_nf = np.asarray(features_nf, dtype=np.float64)
     mean_f = x_nf.mean(0)
-    # torch's solver: NumPy's takes thirty times as long at this width where it has no MKL
-    value, vector = (t.numpy() for t in torch.linalg.eigh(torch.as_tensor(np.cov(x_nf.T))))
     p = min(n_components, len(x_nf) - 1, x_nf.shape[1])
-    components_fp = vector[:, ::-1][:, :p]
-    # The sign of an eigenvector is arbitrary: the largest entry is made positive.
-    largest = np.abs(components_fp).argmax(0)
-    components_fp = components_fp * np.sign(components_fp[largest, np.arange(p)])
-    variance_p = np.maximum(value[::-1][:p], 0)
+    variance_p, components_fp = leading(np.cov(x_nf.T), p)
     factor_p = keep_power(np.sqrt(variance_p), spectrum)
     components_fp = components_fp * factor_p
     total = float((variance_p * factor_p**2).sum())

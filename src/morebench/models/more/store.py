@@ -17,7 +17,7 @@ from morebench.models.more.network import BranchSpec, Network
 from morebench.models.more.settings import Settings
 from morebench.models.more.tokens import Background
 
-FORMAT = 1
+FORMAT = 2
 JSON_FILE, ARRAYS_FILE = "model.json", "model.safetensors"
 _KEYS = (
     "arrays_sha256", "settings", "modalities", "names", "batches", "classes", "branches", "scales",
