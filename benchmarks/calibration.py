@@ -30,7 +30,7 @@ REFERENCE = {"pca": 0.64, "harmony": 0.83, "scvi": 0.83, "scanvi": 0.85}
 SCVI_REF = {"n_layers": 2, "n_latent": 30, "gene_likelihood": "nb"}
 CHANGES = {
     "scvi": {**SCVI_REF, "max_epochs": 200},
-    "scanvi": {**SCVI_REF, "pretrain_epochs": 200, "max_epochs": 20},
+    "scanvi": {**SCVI_REF, "pretrain_max_epochs": 200, "max_epochs": 20},
 }
 TOLERANCE = 0.03
 

@@ -140,12 +140,18 @@ def method_inputs(wildcards):
     if backbone is not None:
         split = registry.fit_split(wildcards.split)
         found["features"] = PATHS.features(wildcards.dataset, split, backbone)
+    earlier = settings_of.pretrained_of(METHODS[wildcards.method], METHODS)
+    if earlier is not None:
+        split = registry.fit_split(wildcards.split)
+        found["pretrained"] = PATHS.embedding(
+            plan.Run(wildcards.dataset, split, earlier, wildcards.seed)
+        )
     return found
 
 
 def optional_inputs(wildcards, input):
     words = []
-    for name in ("labels", "all_genes", "features"):
+    for name in ("labels", "all_genes", "features", "pretrained"):
         if name in input.keys():
             words.append(f"--{name.replace('_', '-')} {shlex.quote(str(input[name]))}")
     return " ".join(words)

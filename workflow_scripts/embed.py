@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from morebench import environments, job, runner
-from morebench.io.outputs import Status
+from morebench.io.outputs import MODEL_FILE, Status, read_status
 from morebench.io.splits import read_split
 
 
@@ -30,6 +30,7 @@ def main(
     labels: Annotated[Path | None, typer.Option()] = None,
     all_genes: Annotated[Path | None, typer.Option()] = None,
     features: Annotated[Path | None, typer.Option()] = None,
+    pretrained: Annotated[Path | None, typer.Option(help="run whose model to start from")] = None,
     this_environment: Annotated[bool, typer.Option()] = False,
 ) -> None:
     """Write the run's directory: its status always, its output when ok."""
@@ -38,6 +39,9 @@ def main(
     for name, path in {"all_genes": all_genes, "features": features}.items():
         if path is not None:
             files[runner.INPUT_NAMES[name]] = path
+    earlier = read_status(pretrained) if pretrained is not None else None
+    if pretrained is not None and earlier is not None and earlier.state == "ok":
+        files[runner.INPUT_NAMES["pretrained"]] = pretrained / MODEL_FILE
     shown = None
     if labels is not None:
         table = read_split(labels)

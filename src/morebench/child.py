@@ -1,8 +1,8 @@
 """The process of one method: reads its work directory, runs, writes what it found there.
 
 It sees its work directory only: the split's input, the labels that the split shows (for
-the semi-supervised track), the counts of all genes and the frozen features (for methods
-that declare them), and ``task.json``. It imports nothing that an isolated environment lacks.
+the semi-supervised track), the counts of all genes, the frozen features and the model to
+start from (for methods that declare them), and ``task.json``. It imports nothing that an isolated environment lacks.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ INPUT_FILE = "input.h5ad"
 LABELS_FILE = "labels.parquet"
 ALL_GENES_FILE = "all_genes.h5mu"
 FEATURES_DIR = "features"
+PRETRAINED_FILE = "pretrained.safetensors"
 
 
 def _die_with_parent() -> None:
@@ -69,6 +70,8 @@ def run(directory: Path) -> dict[str, Any]:
             data.all_genes_file = directory / ALL_GENES_FILE
         if (directory / FEATURES_DIR).is_dir():
             data.features_dir = directory / FEATURES_DIR
+        if (directory / PRETRAINED_FILE).exists():
+            data.pretrained_file = directory / PRETRAINED_FILE
         if not task["inductive"] and not data.fit_visible.all():
             raise Unsupported(
                 f"{int((~data.fit_visible).sum())} cells are not visible to fitting and the "

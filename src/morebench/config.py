@@ -303,6 +303,17 @@ def backbone_of(method: Method) -> str | None:
     return f"{slug}.{method.params['n_tokens']}"
 
 
+def pretrained_of(method: Method, methods: Mapping[str, Method]) -> str | None:
+    """Return the configured method whose fitted model a method starts from; None for none."""
+    for name, other in methods.items():
+        if other.spec.name == method.spec.pretrained and all(
+            method.params.get(f"pretrain_{key}", method.params.get(key)) == value
+            for key, value in other.params.items()
+        ):
+            return name
+    return None
+
+
 def backbones_of(config: Config) -> dict[str, dict[str, Any]]:
     """Return the settings of every set of frozen features that the methods read."""
     found = {}

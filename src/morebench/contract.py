@@ -37,6 +37,9 @@ class MethodInput:
         ``all_genes``.
     features_dir : Path or None
         Frozen features of the cells, for methods that declare ``features``.
+    pretrained_file : Path or None
+        The fitted ``model`` of the method that the spec's ``pretrained`` names, of the same
+        cells, seed and parameters; None where that method has no such run.
     """
 
     cell_ids: np.ndarray
@@ -48,6 +51,7 @@ class MethodInput:
     labels: np.ndarray | None = None
     all_genes_file: Path | None = None
     features_dir: Path | None = None
+    pretrained_file: Path | None = None
 
     @property
     def n_cells(self) -> int:
@@ -74,6 +78,8 @@ class MethodOutput:
         One column a class, rows sum to 1.
     doublet_score : (n,) array
     expression : (n, g) array
+    model : dict of arrays
+        Weights of the fitted model, for methods that start from it.
     notes
         Facts a reader of the result should know (such as a fallback that was taken).
     """
@@ -84,6 +90,7 @@ class MethodOutput:
     probabilities: pd.DataFrame | None = None
     doublet_score: np.ndarray | None = None
     expression: np.ndarray | None = None
+    model: dict[str, np.ndarray] | None = None
     parameters_trained: int = 0
     parameters_frozen: int = 0
     notes: dict[str, Any] = field(default_factory=dict)

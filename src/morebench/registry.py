@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 TRACKS = ("unsupervised", "semi-supervised", "control")
-OUTPUT_KINDS = ("embedding", "graph", "labels", "probabilities", "doublet_score", "expression")
+OUTPUT_KINDS = ("embedding", "graph", "labels", "probabilities", "doublet_score", "expression", "model")
 SPLIT_KINDS = ("all", "partial", "lobo", "unseen", "newtype")
 STATES = ("ok", "failed", "out_of_memory", "timeout", "unsupported", "unavailable")
 ACCEPTED_STATES = ("ok", "unsupported", "unavailable")
@@ -76,6 +76,10 @@ class MethodSpec:
     features
         Whether the method reads frozen features, made once by its parameters ``backbone``
         and ``n_tokens`` and shared by every method, split and seed with the same ones.
+    pretrained
+        Method whose fitted model it starts from, where that one is configured too with
+        the same parameters (``pretrain_x`` here is ``x`` there): fitted once, not for
+        every split and method again.
     """
 
     name: str
@@ -92,6 +96,7 @@ class MethodSpec:
     seeded: bool = True
     inductive: bool = False
     features: bool = False
+    pretrained: str = ""
     threads: int = 1
     mem_mb: int = 6000
     runtime_min: int = 120
@@ -347,7 +352,7 @@ METHODS: Mapping[str, MethodSpec] = _by_name(
         "scVI",
         "morebench.methods.scvi:run",
         "unsupervised",
-        ("embedding",),
+        ("embedding", "model"),
         "Lopez et al. 2018; scvi-tools",
         "BSD-3-Clause",
         _frozen(
@@ -378,12 +383,13 @@ METHODS: Mapping[str, MethodSpec] = _by_name(
             dropout_rate=0.1,
             dispersion="gene",
             gene_likelihood="zinb",
-            pretrain_epochs=None,
+            pretrain_max_epochs=None,
             max_epochs=None,
             batch_size=128,
         ),
         packages=("scvi-tools", "torch"),
         inductive=True,
+        pretrained="scvi",
     ),
     MethodSpec(
         "scrublet",

@@ -25,11 +25,12 @@ from morebench.child import (
     FEATURES_DIR,
     INPUT_FILE,
     LABELS_FILE,
+    PRETRAINED_FILE,
     RESULT_FILE,
     TASK_FILE,
 )
 from morebench.io.atomic import atomic_directory, read_json, write_json
-from morebench.io.outputs import OUTPUT_FILE, Status, write_status
+from morebench.io.outputs import MODEL_FILE, OUTPUT_FILE, Status, write_status
 
 POLL_S = 0.1
 THREAD_VARIABLES = (
@@ -287,10 +288,17 @@ def run(
         with atomic_directory(output) as directory:
             if status.state == "ok":
                 shutil.copyfile(work / OUTPUT_FILE, directory / OUTPUT_FILE)
+                if "model" in settings["outputs"]:
+                    shutil.copyfile(work / MODEL_FILE, directory / MODEL_FILE)
             write_status(directory, status)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return status
 
 
-INPUT_NAMES = {"input": INPUT_FILE, "all_genes": ALL_GENES_FILE, "features": FEATURES_DIR}
+INPUT_NAMES = {
+    "input": INPUT_FILE,
+    "all_genes": ALL_GENES_FILE,
+    "features": FEATURES_DIR,
+    "pretrained": PRETRAINED_FILE,
+}

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from safetensors.numpy import save_file
 
 from morebench.contract import MethodInput
 from morebench.errors import ContractError, DataError, Unsupported
@@ -54,7 +55,7 @@ def scanvi_run(data, seed=0, pretrain=3, epochs=3):
         data,
         seed=seed,
         threads=1,
-        pretrain_epochs=pretrain,
+        pretrain_max_epochs=pretrain,
         max_epochs=epochs,
         batch_size=128,
         **MODEL,
@@ -116,6 +117,18 @@ def test_scanvi_equals_the_package():
     weights = sum(p.numel() for p in scanvi.module.parameters())
     assert out.parameters_trained == weights - scanvi.module.y_prior.numel()  # a fixed prior
     assert out.notes == {"pretrain_epochs": 3, "epochs": 3}
+
+
+def test_scanvi_from_a_fitted_scvi_is_the_same_as_with_its_own(tmp_path_factory):
+    data, _ = make_input(labels=True)
+    own = scanvi_run(data)
+    weights = tmp_path_factory.mktemp("model") / "model.safetensors"
+    save_file(scvi_run(data).model, weights)
+    data.pretrained_file = weights
+    read = scanvi_run(data)
+    np.testing.assert_array_equal(read.embedding, own.embedding)
+    pd.testing.assert_frame_equal(read.probabilities, own.probabilities)
+    assert "read, not fitted" in read.notes["pretrained"] and "pretrain_epochs" not in read.notes
 
 
 def test_scanvi_labels_every_cell_and_learns():

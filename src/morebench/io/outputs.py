@@ -19,6 +19,7 @@ from morebench.registry import OUTPUT_KINDS, STATES
 
 STATUS_FILE = "status.json"
 OUTPUT_FILE = "output.h5ad"
+MODEL_FILE = "model.safetensors"
 
 
 @dataclass
@@ -141,6 +142,9 @@ def check_output(
             raise ContractError(f"{where}: labels must be {n_cells} strings")
     if output.probabilities is not None:
         _probabilities(output.probabilities, n_cells, where)
+    for name, weights in (output.model or {}).items():
+        if not isinstance(weights, np.ndarray) or not np.isfinite(weights).all():
+            raise ContractError(f"{where}: model: {name} is no array of finite numbers")
 
 
 def _check_rows(frame: pd.DataFrame | None, cell_ids: np.ndarray, where: str) -> None:
@@ -180,8 +184,24 @@ def write_output(
         data.uns["classes"] = np.asarray(output.probabilities.columns.astype(str))
     data.uns["notes"] = json.dumps(output.notes, sort_keys=True)
     data.uns["parameters"] = np.array([output.parameters_trained, output.parameters_frozen])
+    if output.model is not None:
+        from safetensors.numpy import save_file
+
+        with atomic_path(path.with_name(MODEL_FILE)) as temporary:
+            save_file({k: np.ascontiguousarray(v) for k, v in output.model.items()}, temporary)
     with atomic_path(path) as temporary:
         data.write_h5ad(temporary)
+
+
+def read_model(path: str | Path) -> dict[str, np.ndarray]:
+    """Read the weights of a fitted model."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise ContractError(f"{path}: cannot be read as safetensors: {error}") from error
 
 
 def read_output(
@@ -233,6 +253,7 @@ def read_output(
         expression=data.obsm.get("expression"),
         parameters_trained=int(data.uns["parameters"][0]),
         parameters_frozen=int(data.uns["parameters"][1]),
+        model=read_model(path.with_name(MODEL_FILE)) if "model" in declared else None,
         notes=dict(notes),
     )
     check_output(output, len(cell_ids), n_genes, declared, str(path))

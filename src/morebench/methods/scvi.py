@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +13,13 @@ import pandas as pd
 
 from morebench.contract import MethodInput, MethodOutput
 from morebench.errors import ContractError, DataError, Unsupported, listed
+from morebench.io.outputs import read_model
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 _BATCH, _LABEL = "batch", "label"
+_RANDOM = "random."  # what the file of weights calls the state of random numbers
 _TRAIN_SIZE = 0.9  # the default of SCANVI.train
 
 
@@ -54,7 +57,8 @@ def run(
     Returns
     -------
     MethodOutput
-        ``embedding`` (n, n_latent), float32; ``parameters_trained``.
+        ``embedding`` (n, n_latent), float32; ``model``, the weights, from which ``run_scanvi``
+        starts; ``parameters_trained``.
 
     Raises
     ------
@@ -81,8 +85,10 @@ def run(
         batch_size,
     )
     notes["epochs"] = _epochs(model)
+    weights = _saved(model)  # before embedding, which draws random numbers
     return MethodOutput(
         embedding=_embed(model, _anndata(data)),
+        model=weights,
         parameters_trained=_parameters(model),
         notes=notes,
     )
@@ -99,7 +105,7 @@ def run_scanvi(
     dropout_rate: float,
     dispersion: str,
     gene_likelihood: str,
-    pretrain_epochs: int | None,
+    pretrain_max_epochs: int | None,
     max_epochs: int | None,
     batch_size: int,
 ) -> MethodOutput:
@@ -108,10 +114,11 @@ def run_scanvi(
     Parameters
     ----------
     data
-        The split's input, with ``labels``.
+        The split's input, with ``labels``; where it has a ``pretrained_file``, the weights
+        of scVI are read from there, else scVI is fitted first: the result is the same.
     seed, threads, n_hidden, n_latent, n_layers, dropout_rate, dispersion, gene_likelihood
         As in ``run``.
-    pretrain_epochs
+    pretrain_max_epochs
         Epochs of scVI; None leaves the package's heuristic.
     max_epochs
         Epochs of scANVI; None leaves the package's heuristic (10 after pre-training, fewer
@@ -155,8 +162,9 @@ def run_scanvi(
             "dispersion": dispersion,
             "gene_likelihood": gene_likelihood,
         },
-        pretrain_epochs,
+        pretrain_max_epochs,
         batch_size,
+        data.pretrained_file,
     )
     model = scvi.model.SCANVI.from_scvi_model(
         pretrained, unlabeled_category=unlabelled, labels_key=_LABEL
@@ -169,7 +177,11 @@ def run_scanvi(
     query.obs[_LABEL] = labels
     probabilities = _probabilities(model, query)
     classes = probabilities.columns.to_numpy(dtype=object)
-    notes |= {"pretrain_epochs": _epochs(pretrained), "epochs": _epochs(model)}
+    if data.pretrained_file is not None:
+        notes["pretrained"] = "scVI was read, not fitted: its time stands with its own run"
+    else:
+        notes["pretrain_epochs"] = _epochs(pretrained)
+    notes["epochs"] = _epochs(model)
     return MethodOutput(
         embedding=_embed(model, query),
         labels=classes[probabilities.to_numpy().argmax(axis=1)].astype(str),
@@ -239,14 +251,52 @@ def _configure(seed: int, threads: int) -> None:
 
 
 def _train_scvi(
-    adata: AnnData, options: dict[str, Any], max_epochs: int | None, batch_size: int
+    adata: AnnData,
+    options: dict[str, Any],
+    max_epochs: int | None,
+    batch_size: int,
+    weights_file: Path | None = None,
 ) -> Any:
     import scvi
 
     scvi.model.SCVI.setup_anndata(adata, batch_key=_BATCH)
     model = scvi.model.SCVI(adata, **options)
+    if weights_file is not None:
+        _restore(model, weights_file)
+        return model
     _train(model, max_epochs, batch_size)
     return model
+
+
+def _saved(model: Any) -> dict[str, np.ndarray]:
+    """Return the weights of a model just fitted, and where the random numbers stand.
+
+    So scANVI, starting from the file, draws what it would have drawn in the same process.
+    """
+    import torch
+
+    weights = {k: v.cpu().numpy() for k, v in model.module.state_dict().items()}
+    _, key, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    return weights | {
+        f"{_RANDOM}torch": torch.get_rng_state().numpy(),
+        f"{_RANDOM}numpy": np.asarray(key),
+        f"{_RANDOM}numpy_rest": np.array([position, has_gauss, gauss], dtype=np.float64),
+    }
+
+
+def _restore(model: Any, weights_file: Path) -> None:
+    """Make a model what it was when ``_saved`` looked at it."""
+    import torch
+
+    found = read_model(weights_file)
+    random = {k: found.pop(k) for k in list(found) if k.startswith(_RANDOM)}
+    model.module.load_state_dict({k: torch.from_numpy(v) for k, v in found.items()})
+    model.module.eval()
+    model.is_trained_ = True
+    torch.set_rng_state(torch.from_numpy(random[f"{_RANDOM}torch"]))
+    position, has_gauss, gauss = random[f"{_RANDOM}numpy_rest"]
+    key = random[f"{_RANDOM}numpy"]
+    np.random.set_state(("MT19937", key, int(position), int(has_gauss), gauss))  # noqa: NPY002
 
 
 def _scanvi_batch_size(labelled: np.ndarray, batch_size: int) -> int:
