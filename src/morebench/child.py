@@ -2,7 +2,8 @@
 
 It sees its work directory only: the split's input, the labels that the split shows (for
 the semi-supervised track), the counts of all genes, the frozen features and the model to
-start from (for methods that declare them), and ``task.json``. It imports nothing that an isolated environment lacks.
+start from (for methods that declare them), and ``task.json``. It imports nothing that an
+isolated environment lacks.
 """
 
 from __future__ import annotations

@@ -12,7 +12,15 @@ from types import MappingProxyType
 from typing import Any
 
 TRACKS = ("unsupervised", "semi-supervised", "control")
-OUTPUT_KINDS = ("embedding", "graph", "labels", "probabilities", "doublet_score", "expression", "model")
+OUTPUT_KINDS = (
+    "embedding",
+    "graph",
+    "labels",
+    "probabilities",
+    "doublet_score",
+    "expression",
+    "model",
+)
 SPLIT_KINDS = ("all", "partial", "lobo", "unseen", "newtype")
 STATES = ("ok", "failed", "out_of_memory", "timeout", "unsupported", "unavailable")
 ACCEPTED_STATES = ("ok", "unsupported", "unavailable")
@@ -236,6 +244,19 @@ _MORE = _frozen(
     min_epochs=5,
 )
 
+# The steps of its annotation: of models/more/annotate_settings.py.
+_ANNOTATION = _frozen(
+    annotate_weight_power=0.5,
+    annotate_use_embedding=False,
+    annotate_calibrate=True,
+    annotate_refine=True,
+    annotate_markers=True,
+    annotate_clusters=False,
+    annotate_vote=False,
+    annotate_unknown=0.15,
+    annotate_usual_share=0.99,
+)
+
 METHODS: Mapping[str, MethodSpec] = _by_name(
     MethodSpec(
         "more",
@@ -259,7 +280,7 @@ METHODS: Mapping[str, MethodSpec] = _by_name(
         ("embedding", "labels", "probabilities"),
         "this project, docs/methods/more.md",
         "BSD-3-Clause",
-        _MORE,
+        _frozen(**_MORE, **_ANNOTATION),
         packages=("torch", "transformers", "safetensors"),
         all_genes=True,
         inductive=True,

@@ -124,12 +124,6 @@ def run(data, **changes):
 # --- the registry ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["more", "more_sup"])
-def test_the_registry_holds_every_setting_and_its_default(name):
-    assert Settings.from_dict(METHODS[name].params) == Settings()
-    assert set(METHODS[name].params) == set(Settings().to_dict())
-
-
 def test_the_untrained_path_takes_what_is_registered_and_no_more():
     module, function = METHODS["more_zeroshot"].entry.split(":")
     taken = inspect.signature(getattr(importlib.import_module(module), function)).parameters
@@ -192,6 +186,16 @@ def test_unseen_cells_are_embedded_and_annotated_in_the_child_process(folder, tm
     assert list(found.probabilities) == ["B cell", "NK cell", "T cell"]
     assert set(found.labels) <= {*TYPES, UNKNOWN}
     assert (found.labels[~VISIBLE] == TYPES[~VISIBLE]).mean() > 0.9
+
+
+def test_steps_of_the_annotation_are_switched_by_the_configuration(folder, tmp_path):
+    shown = np.where(VISIBLE, TYPES, None)
+    sure = {"annotate_unknown": 1.0, "annotate_refine": False}
+    status = child(folder, tmp_path, "more_sup", labels=(IDS, shown), **sure)
+    assert status.state == "ok", (tmp_path / "log.txt").read_text()
+    found = read_output(tmp_path / "out", IDS, G, METHODS["more_sup"].outputs)
+    certain = found.probabilities.to_numpy().max(1) >= 1
+    assert (found.labels[~certain] == UNKNOWN).all() and (~certain).sum() > 10
 
 
 def test_features_that_are_missing_fail_with_the_reason(folder, tmp_path):

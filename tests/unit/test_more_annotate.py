@@ -408,12 +408,12 @@ def test_every_switch_changes_the_answer_or_its_notes():
 
 def test_unknown_is_where_no_class_is_credible_and_can_be_switched_off():
     x, z, y, batch, _ = blobs(apart=1.2)
-    for level in (0.0, 0.5):
+    for level, least in ((0.0, 1 / 3), (0.25, 0.5), (1.0, 1.0)):
         settings = replace(QUICK, unknown=level, usual_share=1.0)
         made = Annotator.fit(x, z, y, np.array(["a", "b", "c"]), batch, settings=settings)
         found = made.predict(x, z)
-        np.testing.assert_array_equal(found.unknown, found.probabilities.max(1) < level)
-    assert found.unknown.any()
+        np.testing.assert_array_equal(found.unknown, found.probabilities.max(1) < least)
+        assert found.unknown.any() == (level > 0)
 
 
 def test_a_type_that_the_reference_lacks_is_unknown():

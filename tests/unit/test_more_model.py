@@ -19,6 +19,7 @@ from morebench.models.more import model as module
 from morebench.models.more.backbone import load_backbone
 from morebench.models.more.cells import one_modality
 from morebench.models.more.expression import normalise
+from morebench.models.more.labels import label_codes, shown_labels
 from morebench.models.more.model import MoRE
 from morebench.models.more.settings import Settings
 
@@ -203,9 +204,9 @@ def test_missing_labels_and_the_word_for_them_are_hidden(data, supervised):
 def test_shown_labels_are_those_that_are_known():
     obs = pd.DataFrame({"t": pd.Categorical(["a", None, "None", "?"])}, index=list("wxyz"))
     data = anndata.AnnData(np.ones((4, 3), dtype=np.float32), obs=obs)
-    assert module._shown(data, "t", None).tolist() == ["a", None, "None", "?"]
-    assert module._shown(data, "t", "?").tolist() == ["a", None, "None", None]
-    classes, codes = module._codes(module._shown(data, "t", "?"), 4)
+    assert shown_labels(data, "t", None).tolist() == ["a", None, "None", "?"]
+    assert shown_labels(data, "t", "?").tolist() == ["a", None, "None", None]
+    classes, codes = label_codes(shown_labels(data, "t", "?"), 4)
     assert classes.tolist() == ["None", "a"] and codes.tolist() == [1, -1, 0, -1]
 
 
@@ -385,6 +386,7 @@ class Without(PathFinder):
 sys.meta_path[sys.meta_path.index(PathFinder)] = Without
 import numpy as np
 from morebench.models.more.cells import one_modality
+from morebench.models.more.labels import label_codes, shown_labels
 from morebench.models.more.model import MoRE
 from morebench.models.more.settings import Settings
 

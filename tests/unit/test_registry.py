@@ -16,6 +16,7 @@ import yaml
 
 from morebench import registry
 from morebench.data.spec import Labels, Splits
+from morebench.models.more.annotate_settings import AnnotateSettings
 from morebench.models.more.settings import Settings
 from morebench.registry import DATASETS, ENVIRONMENTS, METHODS, METRICS, TASKS
 
@@ -39,12 +40,19 @@ def keyword_only(function):
             f.name: inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY)
             for f in dataclasses.fields(Settings)
         }
+        if "supervised" in function.__name__:
+            steps = [k for k in METHODS["more_sup"].params if k.startswith("annotate_")]
+            found |= {k: inspect.Parameter(k, inspect.Parameter.KEYWORD_ONLY) for k in steps}
     return found
 
 
-@pytest.mark.parametrize("name", ["more", "more_sup"])
-def test_the_registered_settings_of_more_are_its_defaults(name):
-    assert dict(METHODS[name].params) == dataclasses.asdict(Settings())
+def test_the_registered_settings_of_more_are_its_defaults():
+    assert dict(METHODS["more"].params) == dataclasses.asdict(Settings())
+    given = dict(METHODS["more_sup"].params)
+    steps = {k: given.pop(k) for k in list(given) if k.startswith("annotate_")}
+    assert given == dataclasses.asdict(Settings())
+    default = dataclasses.asdict(AnnotateSettings())
+    assert steps == {k: default[k.removeprefix("annotate_")] for k in steps} and len(steps) > 6
 
 
 @pytest.mark.parametrize(("name", "entry"), ENTRIES, ids=[e[0] for e in ENTRIES])

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from morebench.models.more.model import MoRE
 
 
+_ANNOTATE = "annotate_"
+
+
 def run(data: MethodInput, *, seed: int, threads: int, **settings: Any) -> MethodOutput:
     """Fit MoRE without labels on the fit-visible cells and embed every cell.
 
@@ -49,8 +52,10 @@ def run_supervised(data: MethodInput, *, seed: int, threads: int, **settings: An
 
     Parameters
     ----------
-    data, seed, threads, **settings
+    data, seed, threads
         As in ``run``, with ``data.labels``.
+    **settings
+        As in ``run``; those that start with ``annotate_`` are fields of ``AnnotateSettings``.
 
     Returns
     -------
@@ -64,7 +69,8 @@ def run_supervised(data: MethodInput, *, seed: int, threads: int, **settings: An
     """
     if data.labels is None:
         raise ContractError("labels: found None; more_sup needs the labels that the split shows")
-    model, cells, features, notes = _fitted(data, data.labels, seed, threads, settings)
+    steps = {k: settings.pop(k) for k in list(settings) if k.startswith(_ANNOTATE)}
+    model, cells, features, notes = _fitted(data, data.labels, seed, threads, settings, steps)
     found = model.annotate(cells, features=features)
     return MethodOutput(
         embedding=model.embed(cells, features=features),
@@ -128,12 +134,17 @@ def _fitted(
     seed: int,
     threads: int,
     settings: dict[str, Any],
+    steps: dict[str, Any] | None = None,
 ) -> tuple[MoRE, Cells, dict[str, np.ndarray], dict[str, Any]]:
     """Return the model fitted on the fit-visible cells, and what embeds every cell."""
+    from morebench.models.more.annotate_settings import AnnotateSettings
     from morebench.models.more.model import MoRE
     from morebench.models.more.settings import Settings
 
     chosen = Settings.from_dict(settings)
+    annotation = AnnotateSettings(
+        **{k.removeprefix(_ANNOTATE): v for k, v in (steps or {}).items()}
+    )
     cells = _cells(data)
     features, frozen, notes = _features(data, chosen.uses_backbone)
     rows = np.flatnonzero(data.fit_visible)
@@ -142,6 +153,7 @@ def _fitted(
         None if labels is None else labels[rows],
         chosen,
         features={name: x_nf[rows] for name, x_nf in features.items()},
+        annotation=annotation,
         seed=seed,
         device="auto",
         threads=threads,

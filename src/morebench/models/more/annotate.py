@@ -179,7 +179,9 @@ class Annotator:
                 p_nk, notes["rounds"] = self._refined(p_nk, uncertain, near_uk, log_ng, cluster)
             if s.vote and cluster is not None:
                 p_nk, notes["n_voted"] = majority_vote(p_nk, cluster, uncertain, s.vote_share)
-        unknown = (p_nk.max(axis=1) < s.unknown) | self.reference.is_new(x_np, z_nd)
+        unknown = (p_nk.max(axis=1) < s.least_probability(p_nk.shape[1])) | self.reference.is_new(
+            x_np, z_nd
+        )
         labels = np.where(unknown, UNKNOWN, self.classes[p_nk.argmax(axis=1)])
         notes["n_unknown"] = int(unknown.sum())
         return Annotation(labels, p_nk, self.classes, unknown, notes)

@@ -43,8 +43,8 @@ class AnnotateSettings:
     vote_share
         Share of a cluster that must agree.
     unknown
-        Probability of the likeliest class below which the answer is ``unknown``; 0 never
-        gives it.
+        How far above chance the likeliest class must be, or the answer is ``unknown``: 0 is
+        1 / k, the least that the likeliest of k classes can have, 1 is certainty.
     usual_share
         A cell is ``unknown`` too if it is further from the reference, in expression and
         in the embedding, than this share of the reference's own cells are from the other
@@ -70,7 +70,7 @@ class AnnotateSettings:
     w_clusters: float = 0.3
     vote: bool = False
     vote_share: float = 0.8
-    unknown: float = 0.25
+    unknown: float = 0.15
     usual_share: float = 0.99
 
     def __post_init__(self) -> None:
@@ -84,6 +84,10 @@ class AnnotateSettings:
         positive = len(self.strengths) > 0 and min(self.strengths) > 0
         self._check("strengths", positive, "one value above 0 or more")
         self._check("neighbour_space", self.neighbour_space in SPACES, " or ".join(SPACES))
+
+    def least_probability(self, n_classes: int) -> float:
+        """Return the probability of the likeliest class below which it is not believed."""
+        return (1 + self.unknown * (n_classes - 1)) / n_classes
 
     def _check(self, key: str, holds: bool, valid: str) -> None:
         if not holds:

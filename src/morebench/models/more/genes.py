@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import scipy.sparse as sp
 
+from morebench.models.more.cells import Cells
 from morebench.models.more.expression import normalise
 
 N_TOP = {"rna": 2_000}
@@ -49,3 +52,12 @@ def _excess(counts_ng: sp.csr_matrix, kind: str) -> np.ndarray:
         a, b = np.log(mean_g[some]), np.log(variance_g[some])
         excess_g[some] = b - np.polyval(np.polyfit(a, b, 2), a)
     return excess_g
+
+
+def with_variable_features(cells: Cells) -> Cells:
+    """Keep the most variable features of every modality."""
+    parts = {}
+    for name, m in cells.modalities.items():
+        kept = most_variable(m.counts_ng[m.present], cells.batch[m.present], name)
+        parts[name] = replace(m, counts_ng=m.counts_ng[:, kept], names=m.names[kept])
+    return Cells(parts, cells.batch)

@@ -13,15 +13,18 @@ import torch
 from morebench.errors import DataError, Unsupported, listed
 from morebench.models.more import train
 from morebench.models.more.annotate import Annotation, Annotator
-from morebench.models.more.cells import Cells, column, from_data
+from morebench.models.more.annotate_settings import AnnotateSettings
+from morebench.models.more.cells import Cells, from_data
 from morebench.models.more.devices import choose_device, threads_of
 from morebench.models.more.expression import normalise
 from morebench.models.more.features import FeatureSource
-from morebench.models.more.genes import most_variable
+from morebench.models.more.genes import with_variable_features
 from morebench.models.more.inputs import Inputs, Transforms, fit_transforms, make_inputs
+from morebench.models.more.labels import label_codes, shown_labels
 from morebench.models.more.network import Network, n_parameters
 from morebench.models.more.query import matched
 from morebench.models.more.settings import Settings
+from morebench.models.more.texts import texts_by_name
 
 Features = Mapping[str, np.ndarray]
 
@@ -63,6 +66,7 @@ class MoRE:
         unlabeled: str | None = None,
         layer: str | None = None,
         settings: Settings | None = None,
+        annotation: AnnotateSettings | None = None,
         seed: int = 0,
         device: str = "auto",
         threads: int | None = None,
@@ -83,8 +87,8 @@ class MoRE:
             Column of ``obs`` with cell types, for the semi-supervised model.
         unlabeled
             The value of that column that says "not known"; missing values do so too.
-        settings
-            Default: ``Settings()``, which serves every dataset.
+        settings, annotation
+            Default: ``Settings()`` and ``AnnotateSettings()``, which serve every dataset.
         seed
             Of all that is drawn: the same seed gives the same model on the same machine.
         device
@@ -113,13 +117,15 @@ class MoRE:
         cells = from_data(data, batch_key, layer)
         shown = None
         if labels_key is not None:
-            shown = _shown(data, labels_key, unlabeled)
+            shown = shown_labels(data, labels_key, unlabeled)
         source = FeatureSource(settings.backbone, settings.n_tokens, seed, cache)
         if texts is not None:
-            source.texts = {name: _by_name(cells, name, words) for name, words in texts.items()}
+            source.texts = {
+                name: texts_by_name(cells, name, words) for name, words in texts.items()
+            }
         model = cls.fit_cells(
-            cells, shown, settings, source, seed=seed, device=device, threads=threads,
-            progress=progress,
+            cells, shown, settings, source, annotation=annotation, seed=seed, device=device,
+            threads=threads, progress=progress,
         )  # fmt: skip
         model.batch_key, model.layer = batch_key, layer
         return model
@@ -133,6 +139,7 @@ class MoRE:
         source: FeatureSource | None = None,
         *,
         features: Features | None = None,
+        annotation: AnnotateSettings | None = None,
         seed: int = 0,
         device: str = "auto",
         threads: int | None = None,
@@ -152,12 +159,12 @@ class MoRE:
         source = source or FeatureSource(settings.backbone, settings.n_tokens, seed, None)
         with threads_of(threads):
             if features is None:
-                cells = source.fit(_chosen(cells))
+                cells = source.fit(with_variable_features(cells))
                 features = source.features(cells, device) if settings.uses_backbone else {}
             transforms = fit_transforms(cells, features, settings, seed=seed)
             inputs = make_inputs(cells, transforms, features, settings, seed=seed)
             batches, batch_n = np.unique(cells.batch, return_inverse=True)
-            classes, label_n = _codes(shown, len(cells))
+            classes, label_n = label_codes(shown, len(cells))
             network = train.fit_network(
                 inputs, cells, batch_n, label_n, len(classes), settings,
                 seed=seed, device=device, progress=progress,
@@ -170,7 +177,7 @@ class MoRE:
                 z_nd = model._embed(cells, inputs)[0]
                 model.annotator = Annotator.fit(
                     model._expression(inputs), z_nd, label_n, classes, cells.batch,
-                    log_ng=model._logs(cells), seed=seed,
+                    log_ng=model._logs(cells), settings=annotation, seed=seed,
                 )  # fmt: skip
         return model
 
@@ -340,48 +347,3 @@ class MoRE:
             return None
         frequency_g = self.transforms.expression[name].frequency_g
         return normalise(cells.modalities[name].counts_ng, name, frequency_g).astype(np.float32)
-
-
-def _chosen(cells: Cells) -> Cells:
-    """Keep the most variable features of every modality."""
-    parts = {}
-    for name, m in cells.modalities.items():
-        kept = most_variable(m.counts_ng[m.present], cells.batch[m.present], name)
-        parts[name] = replace(m, counts_ng=m.counts_ng[:, kept], names=m.names[kept])
-    return Cells(parts, cells.batch)
-
-
-def _by_name(cells: Cells, modality: str, words: Sequence[str]) -> dict[str, str]:
-    if modality not in cells.modalities:
-        raise DataError(f"texts: found {modality!r}; valid: {listed(cells.modalities)}")
-    names = cells.modalities[modality].names
-    if len(words) != len(names):
-        raise DataError(
-            f"texts[{modality!r}]: found {len(words)}; valid: one a feature, {len(names)}"
-        )
-    return dict(zip(names, words, strict=True))
-
-
-def _shown(data: Any, key: str, unlabeled: str | None) -> np.ndarray:
-    """Return (n,) array of object: labels, None where they are not known."""
-    if key not in data.obs.columns:
-        column(data, key)  # raises, and says what there is
-    values = data.obs[key]
-    shown = np.array(values.astype(str), dtype=object)
-    shown[values.isna().to_numpy()] = None
-    if unlabeled is not None:
-        shown[shown == str(unlabeled)] = None
-    return shown
-
-
-def _codes(shown: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the classes and (n,) their codes, -1 where hidden."""
-    if shown is None:
-        return np.empty(0, dtype=str), np.full(n, -1)
-    classes = np.unique([str(v) for v in shown if v is not None])
-    if len(classes) < 2:
-        raise DataError(
-            f"labels: found {len(classes)} classes ({listed(classes)}); valid: 2 or more"
-        )
-    place = {name: i for i, name in enumerate(classes)}
-    return classes, np.array([-1 if v is None else place[str(v)] for v in shown])

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from morebench.errors import DataError, listed
+from morebench.models.more.cells import Cells
 
 GENE_INFO_COLUMNS = ("Symbol", "description")
 
@@ -95,3 +96,15 @@ def _text(
         subject = f"protein {name}" if gene == name else f"protein {name} of {gene}"
     description = descriptions.get(gene) or descriptions.get(gene.upper())
     return f"{subject}: {description}" if description else subject
+
+
+def texts_by_name(cells: Cells, modality: str, words: Sequence[str]) -> dict[str, str]:
+    """Return the text of each feature of a modality; ``words`` are in the features' order."""
+    if modality not in cells.modalities:
+        raise DataError(f"texts: found {modality!r}; valid: {listed(cells.modalities)}")
+    names = cells.modalities[modality].names
+    if len(words) != len(names):
+        raise DataError(
+            f"texts[{modality!r}]: found {len(words)}; valid: one a feature, {len(names)}"
+        )
+    return dict(zip(names, words, strict=True))
