@@ -15,7 +15,7 @@ import torch
 
 import morebench
 from morebench.errors import DataError, Unsupported
-from morebench.models.more import model as module
+from morebench.models.more import genes
 from morebench.models.more.backbone import load_backbone
 from morebench.models.more.cells import one_modality
 from morebench.models.more.expression import normalise
@@ -169,7 +169,7 @@ def test_missing_genes_count_as_zero_and_half_of_them_are_needed(data, fitted):
 
 
 def test_the_most_variable_genes_are_read(data, monkeypatch):
-    monkeypatch.setitem(module.most_variable.__globals__["N_TOP"], "rna", 25)
+    monkeypatch.setitem(genes.N_TOP, "rna", 25)
     model = fit(data)
     assert len(model.names["rna"]) == 25
     np.testing.assert_array_equal(model.embed(data[:, model.names["rna"]]), model.embed(data))
