@@ -6,7 +6,8 @@
 Reads the inputs, splits and frozen features that the first command makes. The network is fitted
 once for each held-out batch (one seed) and the annotator once for each line. Printed, over the
 pooled cells: macro F1, accuracy, recall of the types below 5 % of the cells, expected
-calibration error (15 bins; mean over batches by their cells) and the share of cells called ``unknown``, which count as wrong.
+calibration error (15 bins; mean over batches by their cells), share of cells called
+``unknown``, which count as wrong.
 """
 
 from __future__ import annotations

@@ -106,9 +106,24 @@ def test_means_of_batches_are_a_share_of_all_variance():
     between = sum(
         (BATCH == k).sum() * ((z[BATCH == k].mean(0) - mean) ** 2).sum() for k in range(3)
     )
-    expected = between / 28 / z.var(0).sum()
+    inside = sum(((z[BATCH == k] - z[BATCH == k].mean(0)) ** 2).sum() for k in range(3)) / 25
+    expected = (between - 2 * inside) / 28 / z.var(0).sum()
     torch.testing.assert_close(losses.batch_means(z, one_hot(BATCH)), expected)
-    assert losses.batch_means(torch.cat([z, z]), one_hot([0] * 28 + [1] * 28)).item() < 1e-30
+    far = z + 50 * one_hot(BATCH)
+    assert 0.9 < losses.batch_means(far, one_hot(BATCH)).item() < 1.0
+
+
+def test_batches_of_one_distribution_have_the_same_mean_on_average():
+    generator = torch.Generator().manual_seed(0)
+    draws = [
+        losses.batch_means(
+            torch.randn(28, 3, generator=generator, dtype=torch.float64), one_hot(BATCH)
+        ).item()
+        for _ in range(2000)
+    ]
+    error = np.std(draws) / len(draws) ** 0.5
+    assert abs(np.mean(draws)) < 4 * error < 0.01
+    assert losses.batch_means(torch.ones(28, 3, dtype=torch.float64), one_hot(BATCH)).item() == 0
 
 
 # --- contrasts ----------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import numpy as np
 
 from morebench.models.more.eigen import signed
 
-FLOOR = 0.5  # share of the mean variance that is mixed into the variance inside prototypes
+FLOOR = 0.3  # share of the mean variance that is mixed into the variance inside prototypes
 LEAST_CELLS = 5  # of a batch in a prototype, for its mean to say something
 
 

@@ -89,11 +89,19 @@ def _coefficients(batch_nk: torch.Tensor, member_np: torch.Tensor) -> torch.Tens
 
 
 def batch_means(z_nd: torch.Tensor, batch_nk: torch.Tensor) -> torch.Tensor:
-    """Dense alignment, first moment: variance between batches' means, as a share of all."""
-    count_k = batch_nk.sum(0)
+    """Dense alignment, first moment: variance between batches' means, as a share of all.
+
+    Less what the means of a step's cells differ by chance, (k - 1) / n of the variance inside
+    batches: else cells would be drawn together, the more the smaller the step (the correction
+    of omega squared; Hays 1963). Its mean over steps is 0 where the batches have one mean.
+    """
+    n, count_k = len(z_nd), batch_nk.sum(0)
+    k = (count_k > 0).sum()
     mean_kd = batch_nk.T @ z_nd / count_k.clamp(min=1)[:, None]
-    between = (count_k[:, None] * (mean_kd - z_nd.mean(0)) ** 2).sum() / len(z_nd)
-    return between / z_nd.detach().var(0).sum().clamp(min=1e-6)
+    between = (count_k[:, None] * (mean_kd - z_nd.mean(0)) ** 2).sum() / n
+    inside = ((z_nd - batch_nk @ mean_kd) ** 2).sum() / (n - k).clamp(min=1)
+    chance = (k - 1) / n * inside
+    return (between - chance) / z_nd.detach().var(0).sum().clamp(min=1e-6)
 
 
 def pair_contrast(a_nd: torch.Tensor, b_nd: torch.Tensor, temperature: float) -> torch.Tensor:
