@@ -15,11 +15,12 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 RARE = 0.05
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "no class weights": {"weight_power": 0.0},
     "no calibration": {"calibrate": False},

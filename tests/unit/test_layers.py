@@ -58,9 +58,12 @@ def test_the_library_never_imports_snakemake():
 
 
 def test_registry_and_errors_rest_on_the_standard_library():
-    for name in ("registry", "errors", "provenance", "child"):
+    for name in ("errors", "provenance", "child"):
         assert heads(MODULES[name], lazy=False) <= sys.stdlib_module_names, name
-    assert heads(MODULES["registry"]) <= sys.stdlib_module_names
+    registry = [name for name in MODULES if name.split(".")[0] == "registry"]
+    assert len(registry) > 1
+    for name in registry:
+        assert heads(MODULES[name]) - {"morebench"} <= sys.stdlib_module_names, name
 
 
 def test_models_run_where_scanpy_is_absent():

@@ -19,6 +19,7 @@ from morebench.data.spec import Labels, Splits
 from morebench.models.more.annotate_settings import AnnotateSettings
 from morebench.models.more.settings import Settings
 from morebench.registry import DATASETS, ENVIRONMENTS, METHODS, METRICS, TASKS
+from morebench.registry.specs import by_name
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "anndata", "scanpy", "numpy", "pandas", "scipy", "sklearn", "pydantic")
@@ -138,7 +139,7 @@ def test_names_are_keys_and_specs_are_frozen():
     with pytest.raises(TypeError):
         METHODS["pca"].params["n_components"] = 2
     with pytest.raises(AssertionError, match="registered twice"):
-        registry._by_name(METHODS["pca"], METHODS["pca"])
+        by_name(METHODS["pca"], METHODS["pca"])
 
 
 def test_importing_the_registry_is_cheap():

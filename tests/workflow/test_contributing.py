@@ -62,18 +62,20 @@ def test_a_dataset_a_method_and_a_metric_take_one_file_and_one_line_each(tmp_pat
     (library / "methods" / "mine.py").write_text(code_of("A method"))
     (library / "metrics" / "mine.py").write_text(code_of("A metric"))
     lines = {
-        "DATASETS": 'DatasetSpec("mine", "morebench.data.mine:mine", "Mine", _frozen(n_cells=80))',
+        "DATASETS": 'DatasetSpec("mine", "morebench.data.mine:mine", "Mine", frozen(n_cells=80))',
         "METHODS": 'MethodSpec("mine", "Mine", "morebench.methods.mine:run", "unsupervised", '
-        '("embedding",), "a test", "BSD-3-Clause", _frozen(n_components=4))',
+        '("embedding",), "a test", "BSD-3-Clause", frozen(n_components=4))',
         "METRICS": 'MetricSpec("mine", "Mine", "integration", "bio", '
         'entry="morebench.metrics.mine:mine")',
     }
-    registry = library / "registry.py"
-    text = registry.read_text()
+    files = {"DATASETS": "datasets.py", "METHODS": "methods.py", "METRICS": "tasks.py"}
     for name, line in lines.items():
-        text, count = re.subn(rf"(?m)^({name}: .*_by_name\()$", rf"\1\n    {line},", text)
+        file = library / "registry" / files[name]
+        text, count = re.subn(
+            rf"(?m)^({name}: .*by_name\()$", rf"\1\n    {line},", file.read_text()
+        )
         assert count == 1, name
-    registry.write_text(text)
+        file.write_text(text)
 
     done = project.snakemake("results/tables/summary.tsv")
     assert done.returncode == 0, done.stdout

@@ -145,7 +145,7 @@ def test_one_parameter_reruns_its_method_and_its_scoring_only(finished):
         ),
         ("src/morebench/plots/score_table.py", "\n_", "\nEDITED = 1\n_", []),
         ("src/morebench/methods/harmony.py", '"""', '"""Another docstring. ', []),
-        ("src/morebench/registry.py", "TRACKS = (", "EDITED = 1\nTRACKS = (", []),
+        ("src/morebench/registry/specs.py", "TRACKS = (", "EDITED = 1\nTRACKS = (", []),
     ],
 )
 def test_an_edit_reruns_the_stages_that_import_it(finished, file, old, new, expected):

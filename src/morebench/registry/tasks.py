@@ -1,0 +1,61 @@
+"""Tasks and their metrics: a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from morebench.registry.specs import MetricSpec, TaskSpec, by_name
+
+TASKS: Mapping[str, TaskSpec] = by_name(
+    TaskSpec(
+        "integration",
+        "Integration",
+        "morebench.tasks.integration:score",
+        ("all", "partial"),
+        ("embedding",),
+        "total",
+        ("two_batches", "labels"),
+    ),
+    TaskSpec(
+        "annotation",
+        "Annotation",
+        "morebench.tasks.annotation:score",
+        ("lobo",),
+        ("labels",),
+        "macro_f1",
+        ("two_batches", "trusted_labels"),
+    ),
+    TaskSpec(
+        "doublets",
+        "Doublets",
+        "morebench.tasks.doublets:score",
+        ("all",),
+        ("doublet_score",),
+        "auprc",
+        ("doublets",),
+    ),
+)
+
+METRICS: Mapping[str, MetricSpec] = by_name(
+    MetricSpec("bras", "BRAS", "integration", "batch", in_total=True),
+    MetricSpec("ilisi", "iLISI", "integration", "batch", in_total=True),
+    MetricSpec("kbet", "kBET", "integration", "batch", in_total=True),
+    MetricSpec("graph_connectivity", "Graph connectivity", "integration", "batch", in_total=True),
+    MetricSpec("pcr", "PCR comparison", "integration", "batch", in_total=True),
+    MetricSpec("cilisi", "CiLISI", "integration", "batch"),
+    MetricSpec("nmi_leiden", "NMI (Leiden)", "integration", "bio", in_total=True),
+    MetricSpec("ari_leiden", "ARI (Leiden)", "integration", "bio", in_total=True),
+    MetricSpec("silhouette_label", "Silhouette (label)", "integration", "bio", in_total=True),
+    MetricSpec("clisi", "cLISI", "integration", "bio", in_total=True),
+    MetricSpec("nmi_kmeans", "NMI (k-means)", "integration", "bio"),
+    MetricSpec("ari_kmeans", "ARI (k-means)", "integration", "bio"),
+    MetricSpec("isolated_labels", "Isolated labels", "integration", "bio"),
+    MetricSpec("batch_total", "Batch removal", "integration", "total"),
+    MetricSpec("bio_total", "Biology kept", "integration", "total"),
+    MetricSpec("total", "Total", "integration", "total"),
+    MetricSpec("accuracy", "Accuracy", "annotation", "annotation"),
+    MetricSpec("macro_f1", "Macro F1", "annotation", "annotation"),
+    MetricSpec("balanced_accuracy", "Balanced accuracy", "annotation", "annotation"),
+    MetricSpec("auroc", "AUROC", "doublets", "doublets"),
+    MetricSpec("auprc", "AUPRC", "doublets", "doublets"),
+)
