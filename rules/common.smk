@@ -22,6 +22,8 @@ from morebench.digest import code_digest
 from morebench.errors import MorebenchError
 from morebench.paths import Paths
 from morebench.preflight import check as preflight
+from morebench.selftest.plan import DATASET as SELFTEST
+from morebench.selftest.plan import dataset_of
 
 try:
     CONFIG = settings_of.load(config, "config")
@@ -36,9 +38,12 @@ METHODS = settings_of.methods_of(CONFIG)
 CELLS = plan.expected(CONFIG)
 RUNS = plan.runs(CONFIG)
 SCORED = plan.scored(CONFIG)
+WITH_SELFTEST = dataset_of(CONFIG) is not None
 BACKBONES = settings_of.backbones_of(CONFIG)
 # Datasets whose annotation is pooled over the held-out batches.
-POOLED = list(dict.fromkeys(dataset for dataset, _, task in SCORED if task == "annotation"))
+POOLED = list(
+    dict.fromkeys(d for d, s, t in SCORED if (registry.split_kind(s), t) == ("lobo", "annotation"))
+)
 WITH_CONDA = "conda" in {str(m) for m in workflow.deployment_settings.deployment_method}
 # Jobs inherit these: their commands find the library, the scripts and this interpreter.
 os.environ.update(
@@ -84,7 +89,11 @@ def method_environment(wildcards):
 def dataset_spec(wildcards):
     """What decides the prepared dataset: not its splits, features, tasks or title."""
     dataset = CONFIG.datasets[wildcards.dataset].model_dump(mode="json")
-    later = ("features", "splits", "tasks", "title", "use", "methods")
+    later = ["features", "splits", "tasks", "title", "use", "methods"]
+    if dataset["derive"] is None:
+        later.append("derive")
+    else:  # changes of labels are made where splits are
+        dataset["derive"] = {k: v for k, v in dataset["derive"].items() if k[:6] != "label_"}
     return compact({k: v for k, v in dataset.items() if k not in later})
 
 
@@ -112,6 +121,15 @@ def partial_spec(wildcards):
     return compact((CONFIG.datasets[wildcards.dataset].splits.partial or Partial()).model_dump())
 
 
+def label_changes(wildcards):
+    """What a derived dataset changes of the labels that its splits show."""
+    derive = CONFIG.datasets[wildcards.dataset].derive
+    if derive is None or not (derive.label_noise or derive.label_missing):
+        return ""
+    content = derive.model_dump(mode="json")
+    return compact({k: content[k] for k in ("from", "label_noise", "label_missing", "seed")})
+
+
 def features_spec(wildcards):
     return compact(CONFIG.datasets[wildcards.dataset].features.model_dump())
 
@@ -134,6 +152,8 @@ def method_inputs(wildcards):
     found = {"data": fit_input(wildcards)}
     if spec.track == "semi-supervised":
         found["labels"] = PATHS.split(wildcards.dataset, wildcards.split)
+    if spec.truth:
+        found["truth"] = PATHS.truth(wildcards.dataset)
     if spec.all_genes:
         found["all_genes"] = PATHS.prepared(wildcards.dataset)
     backbone = settings_of.backbone_of(METHODS[wildcards.method])
@@ -151,7 +171,7 @@ def method_inputs(wildcards):
 
 def optional_inputs(wildcards, input):
     words = []
-    for name in ("labels", "all_genes", "features", "pretrained"):
+    for name in ("labels", "truth", "all_genes", "features", "pretrained"):
         if name in input.keys():
             words.append(f"--{name.replace('_', '-')} {shlex.quote(str(input[name]))}")
     return " ".join(words)
@@ -185,7 +205,12 @@ def scored_entrants(wildcards):
 
 
 def pooled_cells(wildcards):
-    return [c for c in CELLS if (c.run.dataset, c.task) == (wildcards.dataset, "annotation")]
+    return [
+        c
+        for c in CELLS
+        if (c.run.dataset, registry.split_kind(c.split), c.task)
+        == (wildcards.dataset, "lobo", "annotation")
+    ]
 
 
 def pooled_splits(wildcards):
@@ -207,7 +232,9 @@ def pooled_directories(wildcards):
 
 
 def scores_embedding(cell):
-    return "embedding" in registry.TASKS[cell.task].outputs
+    """Whether a cell's embedding is drawn: annotation of the same fit would draw it again."""
+    outputs = METHODS[cell.run.method].spec.outputs
+    return cell.task == "integration" and "embedding" in outputs
 
 
 def drawn_entrants(wildcards):
@@ -254,8 +281,28 @@ def title_of(wildcards):
     return CONFIG.datasets[wildcards.dataset].title or wildcards.dataset
 
 
+def selftest_table(wildcards):
+    """The verdicts on the metrics of a task, where the run tests them."""
+    tested = WITH_SELFTEST and wildcards.task == "integration"
+    return [PATHS.table("selftest.tsv")] if tested else []
+
+
+def selftest_tables():
+    names = ("selftest.tsv", "selftest_curves.tsv")
+    return [PATHS.table(n) for n in names] if WITH_SELFTEST else []
+
+
+def optional_selftest(wildcards, input):
+    return f"--selftest {shlex.quote(str(input.selftest))}" if input.selftest else ""
+
+
+def selftest_title(wildcards):
+    return CONFIG.datasets[SELFTEST].title or SELFTEST
+
+
 def all_figures():
-    names = [f"{d}/qc.svg" for d in CONFIG.datasets]
+    names = ["selftest.svg"] if WITH_SELFTEST else []
+    names += [f"{d}/qc.svg" for d in CONFIG.datasets]
     names += [f"{d}/umap-{s}.svg" for d, s in drawn_splits()]
     names += [f"{d}/scores-{s}-{t}.svg" for d, s, t in SCORED]
     return [PATHS.figure(n) for n in names]

@@ -42,6 +42,7 @@ rule pool:
     output:
         scores=PATHS.pooled("{dataset}", "annotation"),
         differences=PATHS.pooled("{dataset}", "differences"),
+        crosstab=PATHS.pooled("{dataset}", "crosstab"),
     log:
         PATHS.log_of("pool", "{dataset}", "annotation"),
     conda:
@@ -58,7 +59,7 @@ rule pool:
         "pool annotation of {wildcards.dataset} over its held-out batches"
     shell:
         'OMP_NUM_THREADS=1 python -P "$MOREBENCH_ROOT"/workflow_scripts/pool_annotation.py '
-        "{output.scores} {output.differences} --input {input.data} --truth {input.truth} "
+        "{output.scores} {output.differences} {output.crosstab} --input {input.data} --truth {input.truth} "
         "--dataset {wildcards.dataset} --splits {params.splits:q} "
         "--entrants {params.entrants:q} --fixed {params.fixed:q} "
         "--settings {params.settings:q} > {log} 2>&1"

@@ -41,6 +41,7 @@ rule split:
     params:
         held_out=held_out,
         partial=partial_spec,
+        derive=label_changes,
         code=digest("split"),
     message:
         "split {wildcards.dataset} / {wildcards.split}"
@@ -48,7 +49,7 @@ rule split:
         'python -P "$MOREBENCH_ROOT"/workflow_scripts/split.py '
         "{input.prepared} {input.truth} {output.table} "
         "--split {wildcards.split} --partial {params.partial:q} "
-        "--held-out={params.held_out:q} > {log} 2>&1"
+        "--held-out={params.held_out:q} --derive={params.derive:q} > {log} 2>&1"
 
 
 rule make_input:

@@ -22,7 +22,11 @@ rule aggregate:
     input:
         [PATHS.embedding(run) for run in RUNS],
         [PATHS.scores(*key) for key in SCORED],
-        [PATHS.pooled(d, part) for d in POOLED for part in ("annotation", "differences")],
+        [
+            PATHS.pooled(d, part)
+            for d in POOLED
+            for part in ("annotation", "differences", "crosstab")
+        ],
         [PATHS.prepared_part(name, "json") for name in CONFIG.datasets],
         config=RESULTS / "config.yaml",
     output:
@@ -33,6 +37,9 @@ rule aggregate:
                 "summary.tsv",
                 "annotation_pooled.tsv",
                 "annotation_differences.tsv",
+                "annotation_crosstab.tsv",
+                "annotation_types.tsv",
+                "annotation_agreement.tsv",
                 "runtime.tsv",
                 "failures.tsv",
                 "manifest.tsv",
@@ -114,7 +121,8 @@ rule draw_umap:
 
 rule draw_scores:
     input:
-        PATHS.table("summary.tsv"),
+        table=PATHS.table("summary.tsv"),
+        selftest=selftest_table,
     output:
         svg=report(
             PATHS.figure("{dataset}/scores-{split}-{task}.svg"),
@@ -128,13 +136,14 @@ rule draw_scores:
         environment("core")
     params:
         title=title_of,
+        optional=optional_selftest,
         lines=shown_lines(),
         code=digest("draw_scores"),
     message:
         "draw scores of {wildcards.dataset} / {wildcards.split} / {wildcards.task}"
     shell:
         'python -P "$MOREBENCH_ROOT"/workflow_scripts/draw_scores.py '
-        "{output.svg} {input} --dataset {wildcards.dataset} "
+        "{output.svg} {input.table} {params.optional} --dataset {wildcards.dataset} "
         "--split {wildcards.split} --task {wildcards.task} --title {params.title:q} "
         "> {log} 2>&1"
 
@@ -144,6 +153,7 @@ rule web_report:
         figures=all_figures(),
         splits=all_splits(),
         tables=rules.aggregate.output,
+        selftest=selftest_tables(),
         config=RESULTS / "config.yaml",
     output:
         PATHS.report,

@@ -8,6 +8,7 @@ import typer
 from morebench import job
 from morebench.io.atomic import read_tsv
 from morebench.plots.score_table import draw_score_table
+from morebench.plots.selftest import rising_metrics
 from morebench.plots.style import save_figure
 from morebench.provenance import figure_source
 from morebench.registry import METRICS, TASKS
@@ -21,6 +22,7 @@ def main(
     task: Annotated[str, typer.Option()],
     title: Annotated[str, typer.Option()],
     config_hash: Annotated[str, typer.Option(envvar="MOREBENCH_CONFIG_HASH")],
+    selftest: Annotated[Path | None, typer.Option(help="verdicts on the metrics")] = None,
 ) -> None:
     """Write the SVG and its PNG preview."""
     summary = read_tsv(table)
@@ -29,7 +31,8 @@ def main(
     ]
     metrics = {name: m.title for name, m in METRICS.items() if m.task == task}
     words = f"{title}: {TASKS[task].title.lower()}, split {split}"
-    figure = draw_score_table(chosen, metrics, words, rank_by=TASKS[task].rank_by)
+    rising = rising_metrics(read_tsv(selftest)) if selftest is not None else ()
+    figure = draw_score_table(chosen, metrics, words, rank_by=TASKS[task].rank_by, rising=rising)
     save_figure(figure, output, source=figure_source(table, config_hash))
 
 

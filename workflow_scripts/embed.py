@@ -9,6 +9,7 @@ import typer
 
 from morebench import environments, job, runner
 from morebench.io.outputs import MODEL_FILE, Status, read_status
+from morebench.io.prepared import read_truth
 from morebench.io.splits import read_split
 
 
@@ -28,6 +29,7 @@ def main(
     attempt: Annotated[int, typer.Option()] = 1,
     attempts: Annotated[int, typer.Option()] = 1,
     labels: Annotated[Path | None, typer.Option()] = None,
+    truth: Annotated[Path | None, typer.Option(help="of all cells, for controls")] = None,
     all_genes: Annotated[Path | None, typer.Option()] = None,
     features: Annotated[Path | None, typer.Option()] = None,
     pretrained: Annotated[Path | None, typer.Option(help="run whose model to start from")] = None,
@@ -46,6 +48,9 @@ def main(
     if labels is not None:
         table = read_split(labels)
         shown = (table["cell_id"].to_numpy(dtype=object), table["label"].to_numpy(dtype=object))
+    if truth is not None:
+        known = read_truth(truth)
+        shown = (known["cell_id"].to_numpy(object), known["cell_type"].to_numpy(object))
     status = Status(
         dataset, split, method["name"], seed, "failed", attempt=attempt, log=log.as_posix()
     )

@@ -11,6 +11,7 @@ import typer
 from morebench import job
 from morebench.evaluate import Entrant, candidate, task_data
 from morebench.io.atomic import write_parquet
+from morebench.tasks.crosstab import crosstab
 from morebench.tasks.held_out import HeldOut, held_out
 from morebench.tasks.pooled import DIFFERENCE_COLUMNS, SCORE_COLUMNS, score
 
@@ -38,6 +39,7 @@ def read_batch(
 def main(
     scores_file: Path,
     differences_file: Path,
+    crosstab_file: Path,
     input_file: Annotated[Path, typer.Option("--input")],
     truth: Annotated[Path, typer.Option()],
     dataset: Annotated[str, typer.Option()],
@@ -46,13 +48,15 @@ def main(
     fixed: Annotated[str, typer.Option(help="methods without randomness")],
     settings: Annotated[str, typer.Option()],
 ) -> None:
-    """Write one row an entrant and metric, and one row two methods and seed."""
+    """Write scores of every entrant, differences of every two, and who called what what."""
     entries = json.loads(entrants)
     batches = []
     for split, file in json.loads(splits).items():
         runs = [entrant(entry, split) for entry in entries]
         batches.append(read_batch(dataset, split, runs, input_file, Path(file), truth))
-    scores, differences = score(batches, fixed=json.loads(fixed), **json.loads(settings))
+    alone = json.loads(fixed)
+    scores, differences = score(batches, fixed=alone, **json.loads(settings))
+    write_parquet(crosstab_file, crosstab(batches, fixed=alone))
     for path, rows, columns in (
         (scores_file, scores, SCORE_COLUMNS),
         (differences_file, differences, DIFFERENCE_COLUMNS),

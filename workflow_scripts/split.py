@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from morebench import job
-from morebench.data.spec import Partial
+from morebench.data.spec import Derive, Partial
 from morebench.data.splits import make_split
 from morebench.io.prepared import read_prepared, read_truth
 from morebench.io.splits import write_split
@@ -20,11 +20,13 @@ def main(
     split: Annotated[str, typer.Option()],
     partial: Annotated[str, typer.Option()],
     held_out: Annotated[str, typer.Option()] = "",
+    derive: Annotated[str, typer.Option()] = "",
 ) -> None:
     """Write the split table and its sidecar."""
     batch = read_prepared(prepared).obs["batch"].astype(str).to_numpy()
     share = Partial.model_validate(json.loads(partial))
-    table, facts = make_split(split, held_out or None, read_truth(truth), batch, share)
+    change = Derive.model_validate(json.loads(derive)) if derive else None
+    table, facts = make_split(split, held_out or None, read_truth(truth), batch, share, change)
     write_split(output, table, facts)
 
 

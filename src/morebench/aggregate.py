@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from morebench.paths import Paths
 from morebench.plan import Run, expected, runs, scored
 from morebench.provenance import commit
 from morebench.registry import ACCEPTED_STATES, METRICS, TASKS
-from morebench.tasks import pooled
+from morebench.tasks import crosstab, pooled
 
 MISSING = "missing"  # expected, but its run or scoring did not end
 CELL_KEYS = ["dataset", "split", "task", "method", "seed"]
@@ -71,11 +71,23 @@ def pooled_table(config: Config, paths: Paths, part: str, columns: Sequence[str]
         return pd.DataFrame(columns=names)
     table = pd.concat(frames, ignore_index=True)
     wanted = {(c.run.dataset, c.run.method) for c in expected(config) if c.task == "annotation"}
+    wanted |= {(dataset, crosstab.TRUTH) for dataset in config.datasets}
     kept = [
         {(row["dataset"], row[k]) for k in ("method", "other") if k in row} <= wanted
         for row in table.to_dict("records")
     ]
     return table[kept].reset_index(drop=True)
+
+
+def _by_dataset(
+    table: pd.DataFrame, summarise: Callable[[pd.DataFrame], pd.DataFrame]
+) -> pd.DataFrame:
+    """Return what a function makes of each dataset's rows, ``dataset`` first."""
+    frames = [summarise(table[:0]).assign(dataset="")]
+    for name, group in table.groupby("dataset", sort=False):
+        frames.append(summarise(group).assign(dataset=name))
+    made = pd.concat([f for f in frames if len(f)] or frames, ignore_index=True)
+    return made[["dataset", *(c for c in made if c != "dataset")]]
 
 
 def manifest_table(
@@ -260,7 +272,7 @@ def write_tables(config: Config, results: Path, tables: Path) -> None:
     """Write all tables of a run from what exists below ``results``.
 
     ``scores.tsv, summary.tsv, annotation_pooled.tsv, annotation_differences.tsv,
-    runtime.tsv, failures.tsv, manifest.tsv, methods.tsv, datasets.tsv`` and ``run.json``.
+    annotation_crosstab.tsv, annotation_types.tsv, annotation_agreement.tsv, runtime.tsv, failures.tsv, manifest.tsv, methods.tsv, datasets.tsv`` and ``run.json``.
     The same results give the same bytes, but for ``runtime.tsv`` and ``run.json``.
     """
     paths = Paths(results)
@@ -271,6 +283,7 @@ def write_tables(config: Config, results: Path, tables: Path) -> None:
         for name in config.datasets
         if paths.prepared_part(name, "json").exists()
     }
+    counts = pooled_table(config, paths, "crosstab", crosstab.CROSSTAB_COLUMNS)
     content = {
         "scores": scores,
         "summary": summary_table(config, scores),
@@ -278,6 +291,9 @@ def write_tables(config: Config, results: Path, tables: Path) -> None:
         "annotation_differences": pooled_table(
             config, paths, "differences", pooled.DIFFERENCE_COLUMNS
         ),
+        "annotation_crosstab": counts,
+        "annotation_types": _by_dataset(counts, crosstab.types_table),
+        "annotation_agreement": _by_dataset(counts, crosstab.agreement_table),
         "runtime": runtime_table(found),
         "failures": failures_table(config, found, paths, scores),
         "manifest": manifest_table(config, found, scores),

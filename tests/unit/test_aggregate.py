@@ -106,7 +106,7 @@ def test_a_run_without_faults(config, paths):
     everything(config, paths)
     score(paths, config)
     manifest, failures = tables(config, paths)
-    assert len(manifest) == len(expected(config)) == 9
+    assert len(manifest) == len(expected(config)) == 11
     assert set(manifest["state"]) == set(manifest["scoring"]) == {"ok"}
     assert not len(failures) and not len(not_accepted(manifest))
     first = manifest.iloc[0].to_dict()
@@ -186,22 +186,25 @@ def test_a_metric_that_does_not_apply_is_no_failure(config, paths):
 
 
 def test_missing_runs_and_scores_are_typed(config, paths):
-    """As after a job that was killed: the first run left nothing, one scoring neither."""
-    for run in runs(config)[1:]:
-        leave(paths, run)
-    score(paths, config, skip=[("all", "integration"), ("lobo-b1", "annotation")])
+    """As after a job that was killed: one run left nothing, one scoring neither."""
+    lost = Run("d", "partial", "scanvi", 0)
+    for run in runs(config):
+        if run != lost:
+            leave(paths, run)
+    score(paths, config, skip=[("partial", "integration"), ("lobo-b1", "annotation")])
     manifest, failures = tables(config, paths)
-    assert manifest["state"].tolist()[0] == "missing"
     missing = manifest.loc[manifest["scoring"] == "missing", ["split", "method"]]
     assert missing.to_numpy().tolist() == [
-        ["all", "pca"], ["all", "scvi"], ["all", "scvi"], ["lobo-b1", "scanvi"]
+        ["partial", "pca"], ["partial", "scvi"], ["partial", "scvi"], ["partial", "scanvi"],
+        ["partial", "scanvi"], ["lobo-b1", "pca"], ["lobo-b1", "scvi"], ["lobo-b1", "scanvi"],
     ]  # fmt: skip
-    # integration on `all` waits for PCA; the annotation job has no such excuse
+    assert manifest.loc[manifest["state"] == "missing", "method"].tolist() == ["scanvi"]
+    # integration on `partial` waits for scANVI; the annotation job has no such excuse
     assert failures[["split", "method", "task", "state", "reason"]].to_numpy().tolist() == [
-        ["all", "pca", "", "missing", "it did not run to its end"],
+        ["partial", "scanvi", "", "missing", "it did not run to its end"],
         ["lobo-b1", "", "annotation", "missing", "it was not scored"],
     ]
-    assert len(not_accepted(manifest)) == 5  # PCA on partial is scored, but by an absent run
+    assert len(not_accepted(manifest)) == 8
 
 
 def test_nothing_at_all_gives_tables_of_missing_cells(config, paths, tmp_path):
@@ -299,7 +302,8 @@ def test_written_tables_are_the_same_bytes_for_the_same_results(config, paths, t
     for file in sorted((tmp_path / "one").iterdir()):
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name
     assert sorted(p.name for p in (tmp_path / "one").iterdir()) == [
-        "annotation_differences.tsv", "annotation_pooled.tsv", "datasets.tsv", "failures.tsv",
+        "annotation_agreement.tsv", "annotation_crosstab.tsv", "annotation_differences.tsv",
+        "annotation_pooled.tsv", "annotation_types.tsv", "datasets.tsv", "failures.tsv",
         "manifest.tsv", "methods.tsv", "run.json", "runtime.tsv", "scores.tsv", "summary.tsv",
     ]  # fmt: skip
     datasets = pd.read_csv(tmp_path / "one/datasets.tsv", sep="\t").iloc[0]

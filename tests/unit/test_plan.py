@@ -51,7 +51,13 @@ def test_expected_cells_written_out_by_hand(config):
         cell("partial", "integration", "one", "all", "scvi", 2),
         cell("partial", "integration", "one", "partial", "scanvi", 1),
         cell("partial", "integration", "one", "partial", "scanvi", 2),
+        # embeddings take part by the labels of the nearest shown cells
+        cell("lobo-a_b", "annotation", "one", "all", "pca", 0),
+        cell("lobo-a_b", "annotation", "one", "all", "scvi", 5),
         cell("lobo-a_b", "annotation", "one", "lobo-a_b", "scanvi", 5),
+        cell("unseen-c", "annotation", "one", "unseen-c", "pca", 0),
+        cell("unseen-c", "annotation", "one", "unseen-c", "scvi", 0),
+        cell("unseen-c", "annotation", "one", "unseen-c", "scanvi", 0),
         cell("all", "doublets", "one", "all", "scrublet", 0),
         cell("all", "doublets", "one", "all", "scrublet", 1),
         cell("all", "integration", "two", "all", "scvi", 0),
@@ -67,7 +73,11 @@ def test_runs_are_shared_between_splits_and_stand_once(config):
         Run("one", "all", "scvi", 2),
         Run("one", "partial", "scanvi", 1),
         Run("one", "partial", "scanvi", 2),
+        Run("one", "all", "scvi", 5),
         Run("one", "lobo-a_b", "scanvi", 5),
+        Run("one", "unseen-c", "pca", 0),
+        Run("one", "unseen-c", "scvi", 0),
+        Run("one", "unseen-c", "scanvi", 0),
         Run("one", "all", "scrublet", 0),
         Run("one", "all", "scrublet", 1),
         Run("two", "all", "scvi", 0),
@@ -80,10 +90,11 @@ def test_scored_triples_are_those_with_a_method(config):
         ("one", "all", "integration"),
         ("one", "partial", "integration"),
         ("one", "lobo-a_b", "annotation"),
+        ("one", "unseen-c", "annotation"),
         ("one", "all", "doublets"),
         ("two", "all", "integration"),
     ]
-    none = config_of(["pca"], [0], one=dataset(["annotation"], {"lobo": ["a"]}))
+    none = config_of(["scrublet"], [0], one=dataset(["annotation"], {"lobo": ["a"]}))
     assert plan.scored(none) == plan.runs(none) == plan.expected(none) == []
 
 

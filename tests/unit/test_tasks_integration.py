@@ -19,6 +19,7 @@ BATCH_METRICS = ("bras", "ilisi", "kbet", "pcr", "cilisi", "isolated_labels")
 TYPE_METRICS = (
     *("nmi_leiden", "ari_leiden", "silhouette_label", "clisi", "nmi_kmeans", "ari_kmeans"),
     "isolated_labels",
+    "scgraph",
 )
 
 
@@ -156,7 +157,8 @@ def test_types_in_one_batch_each():
     data.batch[:] = np.where(data.cell_type == "t0", "b0", "b1")
     found = by_name(data, ok(x))
     missing = {name for name, s in found.items() if s.status == "not_applicable"}
-    assert missing == {"bras", "kbet", "cilisi", "batch_total", "total"}
+    assert missing == {"bras", "kbet", "cilisi", "scgraph", "batch_total", "total"}
+    assert "cell types have 10 cells" in found["scgraph"].reason
 
 
 def test_no_cells_and_few_cells():

@@ -64,7 +64,7 @@ def test_values_are_those_of_sklearn_over_all_cells():
         "balanced_accuracy": recall_score(truth, right, **options),
     }
     assert {s.metric: s.value for s in scores} == pytest.approx(expected)
-    assert list(expected) == [m.name for m in METRICS.values() if m.task == "annotation"]
+    assert set(expected) < {m.name for m in METRICS.values() if m.task == "annotation"}
     assert {(s.n_cells, s.n_batches, s.status, s.reason) for s in scores} == {(N, 3, "ok", "")}
     assert differences == []
 

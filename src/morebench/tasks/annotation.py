@@ -4,63 +4,133 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from morebench.errors import listed
 from morebench.metrics import classification
-from morebench.metrics.resampling import bootstrap_values, percentile_interval
+from morebench.metrics.resampling import Statistic, bootstrap_values, percentile_interval
+from morebench.metrics.undefined import UndefinedMetric
 from morebench.tasks.contract import Candidate, Score, TaskData, unscored
+from morebench.tasks.transfer import with_labels
+from morebench.tasks.voting import over_clusters, vote
 
 log = logging.getLogger(__name__)
 
-_METRICS = {
-    "accuracy": classification.accuracy,
-    "macro_f1": classification.macro_f1,
-    "balanced_accuracy": classification.balanced_accuracy,
-}
+RARE = 0.01  # share of the dataset's labelled cells below which a type is rare
+
+METRICS = (
+    "accuracy",
+    "macro_f1",
+    "balanced_accuracy",
+    "macro_f1_voted",
+    "rare_f1",
+    "rare_recall",
+    "calibration",
+)
 
 
-def _candidate(
-    c: Candidate, data: TaskData, index: np.ndarray, n_boot: int, seed: int
-) -> list[Score]:
+@dataclass(frozen=True)
+class _Query:
+    """The scored cells with a usable label, and what all candidates share.
+
+    Attributes
+    ----------
+    index : (m,) array of int
+        Their places in the dataset.
+    truth : (m,) array of str
+    rare
+        Types below ``RARE`` of the labelled cells.
+    cluster_n : (n,) array of int
+        Small clusters of all cells, for voting.
+    """
+
+    index: np.ndarray
+    truth: np.ndarray
+    rare: frozenset[str]
+    cluster_n: np.ndarray
+
+
+def rare_types(cell_type: np.ndarray) -> frozenset[str]:
+    """Return the types of fewer than ``RARE`` of the cells that have a label."""
+    known = cell_type[[label is not None for label in cell_type]].astype(str)
+    names, count = np.unique(known, return_counts=True)
+    return frozenset(names[count < RARE * len(known)])
+
+
+def _statistic(metric: str, c: Candidate, query: _Query) -> Statistic:
+    """Return a metric as a function of resampled cells.
+
+    Raises
+    ------
+    UndefinedMetric
+        The metric has no value for these cells or this method.
+    """
+    assert c.output is not None and c.output.labels is not None
+    labels, truth = np.asarray(c.output.labels), query.truth
+    if metric == "calibration":
+        probabilities = c.output.probabilities
+        if probabilities is None:
+            raise UndefinedMetric("the method gives no probabilities")
+        p_nk = probabilities.to_numpy(dtype=float)[query.index]
+        classes = np.asarray(probabilities.columns.astype(str))
+        confidence, right = p_nk.max(axis=1), classes[p_nk.argmax(axis=1)] == truth
+        return lambda indices: 1 - classification.calibration_errors(confidence, right, indices)
+    if metric == "macro_f1_voted":
+        labels = vote(labels, query.cluster_n)
+    measure = {
+        "accuracy": classification.accuracy,
+        "balanced_accuracy": classification.balanced_accuracy,
+        "rare_recall": classification.balanced_accuracy,
+    }.get(metric, classification.macro_f1)
+    if metric.startswith("rare_"):
+        types = np.unique(truth)
+        chosen = np.isin(types, list(query.rare))
+        if not chosen.any():
+            raise UndefinedMetric(f"no scored cell is of a type below {RARE:.0%} of the cells")
+        measure = partial(measure, chosen=chosen)
+    return classification.statistic(measure, truth, labels[query.index])
+
+
+def _candidate(c: Candidate, data: TaskData, query: _Query, n_boot: int, seed: int) -> list[Score]:
     if c.state != "ok":
-        return [unscored(c, name, c.state, c.reason) for name in _METRICS]
-    if not len(index):
+        return [unscored(c, name, c.state, c.reason) for name in METRICS]
+    n = len(query.index)
+    if not n:
         reason = "no scored cell has a usable label"
-        return [unscored(c, name, "not_applicable", reason) for name in _METRICS]
+        return [unscored(c, name, "not_applicable", reason) for name in METRICS]
+    try:
+        c, reason = with_labels(c, data), ""
+    except ValueError as error:
+        reason = f"{c.method}: {error}"
     predicted = None if c.output is None else c.output.labels
-    if predicted is None or len(predicted) != len(data.batch):
+    if not reason and (predicted is None or len(predicted) != len(data.batch)):
         found = "none" if predicted is None else len(predicted)
         reason = f"{c.method}: found {found} labels; valid: one a cell, {len(data.batch)}"
+    if reason:
         log.error("%s", reason)
-        return [unscored(c, name, "failed", reason) for name in _METRICS]
-    truth = data.cell_type[index].astype(str)
+        return [unscored(c, name, "failed", reason) for name in METRICS]
     taught = {str(label) for label in data.shown if label is not None}
-    unseen = sorted(set(truth) - taught)
-    coverage = float(np.isin(truth, unseen, invert=True).sum() / data.scored.sum())
-    reason = f"never shown, so never right: {listed(unseen)}" if unseen else ""
-    everything = np.arange(len(index))[None, :]
+    unseen = sorted(set(query.truth) - taught)
+    coverage = float(np.isin(query.truth, unseen, invert=True).sum() / data.scored.sum())
+    note = f"never shown, so never right: {listed(unseen)}" if unseen else ""
     out = []
-    for name, metric in _METRICS.items():
-        statistic = classification.statistic(metric, truth, np.asarray(predicted)[index])
-        low, high = percentile_interval(bootstrap_values(statistic, len(index), n_boot, seed))
-        value = float(statistic(everything)[0])
+    for name in METRICS:
+        try:
+            statistic = _statistic(name, c, query)
+        except UndefinedMetric as undefined:
+            out.append(unscored(c, name, "not_applicable", str(undefined)))
+            continue
+        low, high = percentile_interval(bootstrap_values(statistic, n, n_boot, seed))
+        value = float(statistic(np.arange(n)[None, :])[0])
         out.append(
             Score(
-                c.method,
-                c.track,
-                c.seed,
-                name,
-                value,
-                len(index),
-                coverage,
-                low,
-                high,
-                reason=reason,
+                c.method, c.track, c.seed, name, value, n, coverage, low, high, reason=note
             )
-        )
+        )  # fmt: skip
     return out
 
 
@@ -76,23 +146,28 @@ def score(
 
     ``unknown`` and any other prediction that is not the true type is wrong. A type that
     the split never showed stays in the score; the coverage is the share of scored cells
-    whose type was shown, and the reason names the types that were not.
+    whose type was shown, and the reason names the types that were not. A method that gives
+    an embedding and no labels gets those of the nearest shown cells (``transfer.py``).
 
     Parameters
     ----------
     seed
-        Of the bootstrap; every candidate is resampled alike.
+        Of the bootstrap, which resamples every candidate alike, and of the clusters that
+        votes are taken in (``voting.py``).
     threads
-        Not used: the work is small.
+        Of the neighbour search below those clusters.
     params
         ``n_boot``: resamples of cells for the 95 % percentile interval, 1000 by default.
 
     Returns
     -------
     list of Score
-        Accuracy, macro F1 and balanced accuracy of each candidate.
+        One a candidate and metric of ``METRICS``. ``rare_*`` are over types below 1 % of the
+        labelled cells; ``calibration`` is 1 less the expected calibration error.
     """
     usable = np.array([label is not None for label in data.cell_type], dtype=bool)
     index = np.flatnonzero(data.scored & usable)
+    cluster_n = over_clusters(data.pca_np, seed=seed, threads=threads)
+    query = _Query(index, data.cell_type[index].astype(str), rare_types(data.cell_type), cluster_n)
     n_boot = int(params.get("n_boot", 1000))
-    return [s for c in candidates for s in _candidate(c, data, index, n_boot, seed)]
+    return [s for c in candidates for s in _candidate(c, data, query, n_boot, seed)]

@@ -14,7 +14,11 @@ from morebench.tasks.contract import Candidate, Score, TaskData, unscored
 
 log = logging.getLogger(__name__)
 
-_METRICS = {"auroc": ranking.auroc, "auprc": ranking.auprc}
+_METRICS = {
+    "auroc": ranking.auroc,
+    "auprc": ranking.auprc,
+    "recall_at_rate": ranking.recall_at_rate,
+}
 
 
 def _candidate(
@@ -72,7 +76,9 @@ def score(
     Returns
     -------
     list of Score
-        AUROC and AUPRC (average precision) of each candidate.
+        AUROC, AUPRC (average precision) and ``recall_at_rate`` of each candidate. The last
+        is the recall among the top-scoring share of cells that equals the true doublet rate
+        of the cells with truth (of a resample: its own rate), tied cells by their mean.
     """
     index = np.flatnonzero(~np.isnan(data.is_doublet))
     n_boot = int(params.get("n_boot", 1000))

@@ -10,6 +10,7 @@ import numpy as np
 from morebench.errors import ContractError, listed
 from morebench.registry import ACCEPTED_STATES
 from morebench.tasks.contract import Candidate, TaskData
+from morebench.tasks.transfer import with_labels
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,19 @@ class HeldOut:
 
 
 def held_out(data: TaskData, candidates: Sequence[Candidate]) -> HeldOut:
-    """Keep what pooling needs of one split: the scored cells that have a usable label."""
+    """Keep what pooling needs of one split: the scored cells that have a usable label.
+
+    A method that gives an embedding and no labels gets those of the nearest shown cells.
+    """
     usable = np.array([label is not None for label in data.cell_type], dtype=bool)
     cells = np.flatnonzero(data.scored & usable)
     answers = []
     for c in candidates:
         state, reason, predicted = c.state, c.reason, None
+        try:
+            c = with_labels(c, data)
+        except ValueError as error:
+            state, reason = "failed", f"{c.method}: {error}"
         if state == "ok":
             labels = None if c.output is None else c.output.labels
             if labels is None or len(labels) != len(data.batch):

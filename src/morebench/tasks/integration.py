@@ -13,7 +13,17 @@ import numpy as np
 import scipy.sparse as sp
 
 from morebench.errors import DataError
-from morebench.metrics import clustering, connectivity, kbet, lisi, pcr, silhouette, totals
+from morebench.metrics import (
+    clustering,
+    connectivity,
+    graph_parts,
+    kbet,
+    lisi,
+    pcr,
+    scgraph,
+    silhouette,
+    totals,
+)
 from morebench.metrics.neighbors import (
     K_GRAPH,
     K_KBET,
@@ -77,6 +87,19 @@ class _Embedding:
         return connectivity.umap_connectivities(self.neighbors.subset(k))
 
 
+@dataclass
+class _Graph:
+    """A method's own graph, restricted to the scored cells, in place of an embedding."""
+
+    cells: _Cells
+    connectivities: sp.csr_matrix
+
+    @cached_property
+    def leiden(self) -> tuple[float, float]:
+        seed = LEIDEN_SEED + self.cells.seed
+        return clustering.leiden_nmi_ari(self.connectivities, self.cells.labels, seed=seed)
+
+
 #: A value and the cells it rests on; None stands for all of them.
 _Result = tuple[float, np.ndarray | None]
 
@@ -117,6 +140,10 @@ def _isolated_labels(e: _Embedding) -> _Result:
     return silhouette.isolated_labels(e.silhouettes, e.cells.labels, e.cells.batch)
 
 
+def _scgraph(e: _Embedding) -> _Result:
+    return scgraph.scgraph(e.x, e.cells.pca_np, e.cells.labels, e.cells.batch)
+
+
 _COMPUTE: Mapping[str, Callable[[_Embedding], _Result]] = {
     "bras": _bras,
     "ilisi": _ilisi,
@@ -131,6 +158,18 @@ _COMPUTE: Mapping[str, Callable[[_Embedding], _Result]] = {
     "nmi_kmeans": lambda e: (e.kmeans[0], None),
     "ari_kmeans": lambda e: (e.kmeans[1], None),
     "isolated_labels": _isolated_labels,
+    "scgraph": _scgraph,
+}
+
+# What is defined on a graph alone, as on one made of an embedding. LISI and kBET are not: scib
+# widens a sparse graph by shortest paths or diffusion first, so its numbers are of another kind.
+_ON_GRAPH: Mapping[str, Callable[[_Graph], _Result]] = {
+    "graph_connectivity": lambda g: (
+        graph_parts.graph_connectivity(g.connectivities, g.cells.labels),
+        None,
+    ),
+    "nmi_leiden": lambda g: (g.leiden[0], None),
+    "ari_leiden": lambda g: (g.leiden[1], None),
 }
 
 _TOTALS: Mapping[str, tuple[Callable[[Mapping[str, float]], float], tuple[str, ...]]] = {
@@ -168,7 +207,11 @@ def _scored(c: Candidate, metric: str, result: _Result, cells: _Cells) -> Score:
     return Score(c.method, c.track, c.seed, metric, float(value), n, n / cells.n_scored)
 
 
-def _compute(metric: str, e: _Embedding) -> _Result:
+def _compute(metric: str, e: _Embedding | _Graph) -> _Result:
+    if isinstance(e, _Graph):
+        if metric not in _ON_GRAPH:
+            raise UndefinedMetric("needs an embedding: the method returns a graph only")
+        return _ON_GRAPH[metric](e)
     entry = METRICS[metric].entry
     if not entry:
         return _COMPUTE[metric](e)
@@ -177,10 +220,10 @@ def _compute(metric: str, e: _Embedding) -> _Result:
     return compute(e.x, e.cells.labels, e.cells.batch, seed=e.cells.seed), None
 
 
-def _single(c: Candidate, metric: str, embedding: _Embedding) -> Score:
+def _single(c: Candidate, metric: str, found: _Embedding | _Graph) -> Score:
     """Compute one metric; what goes wrong in it stays in it."""
     try:
-        return _scored(c, metric, _compute(metric, embedding), embedding.cells)
+        return _scored(c, metric, _compute(metric, found), found.cells)
     except UndefinedMetric as reason:
         return unscored(c, metric, "not_applicable", str(reason))
     except Exception as error:
@@ -208,6 +251,23 @@ def _total(c: Candidate, metric: str, singles: Mapping[str, Score]) -> Score:
     )
 
 
+def _output(c: Candidate, cells: _Cells, n_cells: int) -> _Embedding | _Graph:
+    """Return the scored cells of a method's embedding, or of its graph where it has none."""
+    output = c.output
+    if output is None or (output.embedding is None and output.graph is None):
+        raise DataError(f"{c.method}: state is ok, but there is no embedding and no graph")
+    if output.embedding is None:
+        assert output.graph is not None
+        if output.graph.shape != (n_cells, n_cells):
+            raise DataError(
+                f"{c.method}: graph is {output.graph.shape}; valid: {n_cells} x {n_cells}"
+            )
+        return _Graph(cells, sp.csr_matrix(output.graph)[cells.index][:, cells.index])
+    if len(output.embedding) != n_cells:
+        raise DataError(f"{c.method}: embedding has {len(output.embedding)} rows; valid: {n_cells}")
+    return _Embedding(cells, checked_embedding(output.embedding[cells.index]))
+
+
 def _candidate(c: Candidate, cells: _Cells, n_cells: int, names: Sequence[str]) -> list[Score]:
     if c.state != "ok":
         return [unscored(c, name, c.state, c.reason) for name in names]
@@ -215,17 +275,11 @@ def _candidate(c: Candidate, cells: _Cells, n_cells: int, names: Sequence[str]) 
         reason = "no scored cell has a usable label"
         return [unscored(c, name, "not_applicable", reason) for name in names]
     try:
-        if c.output is None or c.output.embedding is None:
-            raise DataError(f"{c.method}: state is ok, but there is no embedding")
-        if len(c.output.embedding) != n_cells:
-            raise DataError(
-                f"{c.method}: embedding has {len(c.output.embedding)} rows; valid: {n_cells}"
-            )
-        embedding = _Embedding(cells, checked_embedding(c.output.embedding[cells.index]))
+        found = _output(c, cells, n_cells)
     except DataError as error:
-        log.exception("embedding of %s (seed %s) cannot be scored", c.method, c.seed)
+        log.exception("output of %s (seed %s) cannot be scored", c.method, c.seed)
         return [unscored(c, name, "failed", str(error)) for name in names]
-    singles = {n: _single(c, n, embedding) for n in names if n not in _TOTALS}
+    singles = {n: _single(c, n, found) for n in names if n not in _TOTALS}
     return [*singles.values(), *(_total(c, n, singles) for n in names if n in _TOTALS)]
 
 
@@ -237,9 +291,11 @@ def score(
     threads: int,
     params: Mapping[str, Any],
 ) -> list[Score]:
-    """Score embeddings on the scored cells that have a usable label.
+    """Score embeddings, or graphs, on the scored cells that have a usable label.
 
-    Neighbours are searched once an embedding (90, exact) and shared by its metrics. A
+    Neighbours are searched once an embedding (90, exact) and shared by its metrics. A graph
+    of a method without an embedding is restricted to those cells and scored by Leiden and
+    graph connectivity; what needs an embedding, and so every total, is ``not_applicable``. A
     metric without a value on these cells is ``not_applicable``, an exception inside one is
     ``failed`` for that metric alone (traceback in the log), both with the reason.
 

@@ -1,0 +1,89 @@
+"""Open set: how well a type that was never shown is told from those that were."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from morebench.metrics import ranking
+from morebench.metrics.resampling import bootstrap_values, percentile_interval
+from morebench.tasks.contract import Candidate, Score, TaskData, unscored
+
+log = logging.getLogger(__name__)
+
+UNKNOWN = "unknown"
+_METRICS = {"unknown_auroc": ranking.auroc, "unknown_auprc": ranking.auprc}
+
+
+def novelty(c: Candidate) -> np.ndarray:
+    """Return (n,) how new a cell looks: 1 less its largest probability, and 1 more if ``unknown``.
+
+    So cells that the method itself calls unknown stand before all others.
+    """
+    assert c.output is not None and c.output.probabilities is not None
+    doubt_n = 1 - c.output.probabilities.to_numpy(dtype=float).max(axis=1)
+    if c.output.labels is None:
+        return doubt_n
+    return doubt_n + (np.asarray(c.output.labels) == UNKNOWN)
+
+
+def _candidate(
+    c: Candidate, data: TaskData, index: np.ndarray, new: np.ndarray, n_boot: int, seed: int
+) -> list[Score]:
+    if c.state != "ok":
+        return [unscored(c, name, c.state, c.reason) for name in _METRICS]
+    if not new.any() or new.all():
+        reason = f"{int(new.sum())} of {len(index)} scored cells are of a type never shown"
+        return [unscored(c, name, "not_applicable", reason) for name in _METRICS]
+    probabilities = None if c.output is None else c.output.probabilities
+    if probabilities is None or len(probabilities) != len(data.batch):
+        found = "none" if probabilities is None else len(probabilities)
+        reason = f"{c.method}: probabilities of {found} cells; valid: {len(data.batch)}"
+        log.error("%s", reason)
+        return [unscored(c, name, "failed", reason) for name in _METRICS]
+    values = novelty(c)[index]
+    out = []
+    for name, metric in _METRICS.items():
+        statistic = ranking.statistic(metric, new, values)
+        low, high = percentile_interval(bootstrap_values(statistic, len(index), n_boot, seed))
+        value = float(statistic(np.arange(len(index))[None, :])[0])
+        out.append(Score(c.method, c.track, c.seed, name, value, len(index), 1.0, low, high))
+    return out
+
+
+def score(
+    data: TaskData,
+    candidates: Sequence[Candidate],
+    *,
+    seed: int,
+    threads: int,
+    params: Mapping[str, Any],
+) -> list[Score]:
+    """Score how well the cells of a type never shown are told from known ones.
+
+    Scored are the split's cells with a usable label: all of the new type, and the known cells
+    whose label was hidden as well.
+
+    Parameters
+    ----------
+    seed
+        Of the bootstrap; every candidate is resampled alike.
+    threads
+        Not used: the work is small.
+    params
+        ``n_boot``: resamples of cells for the 95 % percentile interval, 1000 by default.
+
+    Returns
+    -------
+    list of Score
+        AUROC and AUPRC of ``novelty`` for the new type, of each candidate.
+    """
+    usable = np.array([label is not None for label in data.cell_type], dtype=bool)
+    index = np.flatnonzero(data.scored & usable)
+    taught = sorted({str(label) for label in data.shown if label is not None})
+    new = np.isin(data.cell_type[index].astype(str), taught, invert=True)
+    n_boot = int(params.get("n_boot", 1000))
+    return [s for c in candidates for s in _candidate(c, data, index, new, n_boot, seed)]
