@@ -16,6 +16,7 @@ include: "rules/prepare.smk"
 include: "rules/features.smk"
 include: "rules/embed.smk"
 include: "rules/evaluate.smk"
+include: "rules/selftest.smk"
 include: "rules/report.smk"
 
 

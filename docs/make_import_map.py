@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tasks",),
     ("config", "plan", "paths", "preflight"),
     ("environments", "child", "runner", "digest", "job"),
-    ("evaluate", "aggregate"),
+    ("evaluate", "aggregate", "canary", "selftest"),
     ("plots",),
     ("umap", "report"),
     ("cli", "cli_more"),

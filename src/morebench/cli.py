@@ -141,6 +141,39 @@ def retry(
 
 
 @app.command()
+def canary(
+    methods: Annotated[list[str] | None, typer.Argument(help="all configured ones if none")] = None,
+    configfile: ConfigFile = DEFAULT_CONFIG,
+    root: Annotated[Path, typer.Option(help="checkout that holds envs/ and .venvs/")] = Path(),
+) -> None:
+    """Look for leaks: no method's output may change when labels that it must not see do."""
+    import tempfile
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from morebench.canary import canary_config, watch_methods
+    from morebench.config import closest, load_file, methods_of
+    from morebench.errors import ConfigError
+    from morebench.registry import ACCEPTED_STATES
+
+    given = load_file(configfile)
+    for name in methods or []:
+        if name not in given.methods:
+            raise ConfigError(f"{name!r} is not configured; {closest(name, given.methods)}")
+    chosen = {k: v for k, v in given.methods.items() if not methods or k in methods}
+    table, bad = Table("method", "outcome", "reason"), 0
+    with tempfile.TemporaryDirectory() as folder:
+        world = Path(folder) / "world"
+        config = canary_config(world, chosen)
+        for verdict in watch_methods(methods_of(config), world, config, root=root):
+            table.add_row(verdict.method, verdict.outcome, verdict.reason)
+            bad += verdict.outcome not in ("passed", "exempt", *ACCEPTED_STATES)
+    Console().print(table)
+    raise typer.Exit(int(bad > 0))
+
+
+@app.command()
 def environments(
     root: Annotated[Path, typer.Option(help="checkout that holds envs/ and .venvs/")] = Path(),
 ) -> None:

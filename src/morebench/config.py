@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from morebench.data.inherit import check_derived, inherit
 from morebench.data.spec import DatasetConfig, Name, Strict, check_tasks, splits_of
 from morebench.errors import ConfigError, listed
 from morebench.registry import DATASETS, METHODS, SPLIT_KINDS, TASKS, MethodSpec
@@ -140,7 +141,8 @@ def _explain(error: ValidationError, source: str, root: Any = None, at: str = ""
             model: Any = root or Config
             for part in item["loc"][:-1]:
                 model = _field_model(model, part)
-            valid = list(model.model_fields) if model is not None else []
+            fields = model.model_fields.items() if model is not None else ()
+            valid = [field.alias or name for name, field in fields]
             lines.append(f"unknown key {key!r}; {closest(str(item['loc'][-1]), valid)}")
             continue
         text = str(item["msg"]).removeprefix("Value error, ")
@@ -177,8 +179,11 @@ def load(content: Mapping[str, Any], source: str = "config") -> Config:
     ConfigError
         One line that names the key, the value found and what would be valid.
     """
+    given = {**content, "datasets": inherit(content.get("datasets"), source)}
+    if "datasets" not in content:
+        del given["datasets"]
     try:
-        config = Config.model_validate(dict(content))
+        config = Config.model_validate(given)
     except ValidationError as error:
         raise ConfigError(_explain(error, source)) from None
     for name, entry in config.methods.items():
@@ -236,6 +241,7 @@ def _check_dataset(name: str, dataset: DatasetConfig, config: Config, source: st
     except ConfigError as error:
         raise ConfigError(f"{at}.{error}") from None
     check_tasks(dataset, at)
+    check_derived(dataset, config.datasets, at)
 
 
 def _check_type(value: Any, default: Any, at: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from morebench.config import Config
+from morebench.data.derive import check_early
 from morebench.data.mapping import LEVELS, check_held_out, check_size
 from morebench.data.peek import peek
 from morebench.errors import DataError
@@ -38,5 +39,6 @@ def check(config: Config) -> None:
         if found is not None:
             obs, n_features = found
             check_held_out(obs, dataset, where)
+            check_early(obs, dataset, where)
             check_columns(obs, where)
             check_size(len(obs), n_features, dataset.features.n_pcs, where)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from morebench.contract import MethodOutput
 from morebench.errors import ContractError
 from morebench.io.outputs import (
+    MODEL_FILE,
     OUTPUT_FILE,
     STATUS_FILE,
     Status,
@@ -44,6 +45,7 @@ def whole(**changes):
         "probabilities": pd.DataFrame(share, columns=classes),
         "doublet_score": rng.random(N),
         "expression": rng.random((N, G)),
+        "model": {"weight": rng.normal(size=(2, 3)).astype(np.float32), "steps": np.array(4)},
         "parameters_trained": 7,
         "parameters_frozen": 11,
         "notes": {"epochs": 3, "why": "a fallback"},
@@ -89,7 +91,19 @@ def test_what_is_written_is_read(tmp_path):
     assert isinstance(found.graph, sp.csr_matrix)
     for kind in ("embedding", "expression", "doublet_score"):
         assert getattr(found, kind).dtype == np.float32
-    assert sorted(os.listdir(tmp_path)) == [OUTPUT_FILE]
+    assert set(found.model) == {"weight", "steps"} and found.model["steps"] == 4
+    np.testing.assert_array_equal(found.model["weight"], whole().model["weight"])
+    assert sorted(os.listdir(tmp_path)) == [MODEL_FILE, OUTPUT_FILE]
+
+
+def test_a_model_that_cannot_be_kept_or_read_is_refused(tmp_path):
+    for bad in (np.array([np.nan]), [1.0]):
+        with pytest.raises(ContractError, match="model: w is no array of finite numbers"):
+            write(tmp_path, only("model", {"w": bad}), ["model"])
+    write(tmp_path, only("model", {"w": np.ones(3)}), ["model"])
+    (tmp_path / MODEL_FILE).write_bytes(b"not safetensors")
+    with pytest.raises(ContractError, match="cannot be read as safetensors"):
+        read(tmp_path, ["model"])
 
 
 @given(
@@ -224,7 +238,7 @@ def test_a_failed_write_leaves_the_old_output(tmp_path):
     with pytest.raises(TypeError):
         write(tmp_path, whole(notes={"an array": np.ones(2)}))
     assert (tmp_path / OUTPUT_FILE).read_bytes() == before
-    assert os.listdir(tmp_path) == [OUTPUT_FILE]
+    assert sorted(os.listdir(tmp_path)) == [MODEL_FILE, OUTPUT_FILE]
 
 
 def test_a_graph_of_any_sparse_form_is_kept(tmp_path):

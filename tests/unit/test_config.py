@@ -29,12 +29,14 @@ from morebench.data.spec import (
     QC,
     Constant,
     DatasetConfig,
+    Derive,
     Doublets,
     Features,
     Labels,
     Part,
     Partial,
     Splits,
+    Titrate,
     resolve,
     slug,
     splits_of,
@@ -198,7 +200,7 @@ def test_the_schema_is_that_of_the_models():
     assert script.FILE.read_text() == json.dumps(script.schema(), indent=2, sort_keys=True) + "\n"
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "real.yaml"])
+@pytest.mark.parametrize("name", ["config.yaml", "real.yaml", "robustness.yaml"])
 def test_the_schema_accepts_what_the_models_accept(name):
     schema = json.loads(_schema_script().FILE.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -211,7 +213,8 @@ def test_the_schema_accepts_what_the_models_accept(name):
         {"top": {"seed": [0]}}, {"lables": {}}, {"batch": 3}, {"top": {"seeds": []}},
         {"labels": {"column": "x", "source": "hearsay"}}, {"path": {"prot": "a.h5ad"}},
         {"methods": {"my-method": {}}}, {"methods": {"pca": {"resources": {"thread": 1}}}},
-        {"methods": {"mine": {"method": "scvii"}}},
+        {"methods": {"mine": {"method": "scvii"}}}, {"derive": {"dropout": 0.5}},
+        {"derive": {"from": "x", "titrate": {"type": "a"}}},
     ],
 )  # fmt: skip
 def test_the_schema_refuses_what_the_models_refuse(changes, config_of):
@@ -235,6 +238,8 @@ SECTIONS = {
     "Labels": Labels,
     "Doublets": Doublets,
     "Several files": Part,
+    "Derived datasets": Derive,
+    "Titration": Titrate,
     "Quality control": QC,
     "Features": Features,
     "Splits": Splits,
@@ -276,7 +281,7 @@ def test_every_model_has_a_section():
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_key_is_on_the_page_with_its_default(section):
-    fields = SECTIONS[section].model_fields
+    fields = {f.alias or name: f for name, f in SECTIONS[section].model_fields.items()}
     rows = _rows(section)
     assert list(rows) == list(fields)
     for name, field in fields.items():

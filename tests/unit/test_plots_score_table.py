@@ -11,6 +11,7 @@ import pytest
 from morebench.errors import ContractError
 from morebench.plots.ranking import ordered_metrics, rank_methods
 from morebench.plots.score_table import draw_score_table
+from morebench.plots.selftest import DAGGER, MARK_NOTE
 from morebench.plots.style import save_figure, score_colour
 
 TITLES = {"bras": "BRAS", "ilisi": "iLISI", "nmi": "NMI", "total": "Total", "extra": "Extra"}
@@ -160,6 +161,26 @@ def test_annotation_without_totals_is_drawn(summary):
     fig = draw_score_table(few, {"f1": "Macro F1"}, "Annotation", rank_by="f1")
     assert _row_texts(fig, "scVI")[0] == "1"
     assert any("Ranked by Macro F1" in text for text, _, _ in _texts(fig))
+
+
+def test_structure_stands_beside_the_totals_with_its_own_scale(summary):
+    scgraph = summary[summary["metric"] == "nmi"].assign(metric="extra", aspect="structure")
+    fig = draw_score_table(pd.concat([summary, scgraph]), TITLES, "Title")
+    places = {
+        text: x for text, x, _ in _texts(fig) if text in ("Totals", "Structure", "Biology kept")
+    }
+    assert places["Biology kept"] < places["Totals"] < places["Structure"]
+    texts = [text for text, *_ in _texts(fig)]
+    assert "Extra" in texts and _row_texts(fig, "Harmony").count("0.33") == 2
+
+
+def test_metrics_that_rise_with_over_correction_are_marked_and_explained(summary):
+    texts = [text for text, *_ in _texts(draw_score_table(summary, TITLES, "T", rising={"bras"}))]
+    assert f"BRAS{DAGGER}" in texts and "BRAS" not in texts and "iLISI" in texts
+    assert any(MARK_NOTE in text for text in texts)
+    # A mark that no column shows needs no line.
+    texts = [text for text, *_ in _texts(draw_score_table(summary, TITLES, "T", rising={"extra"}))]
+    assert not any(DAGGER in text for text in texts)
 
 
 def test_svg_text_and_equal_bytes(summary, tmp_path):

@@ -253,6 +253,45 @@ def test_what_ran_thresholds_and_cost(context, tmp_path):
     assert len(cost) == 6
 
 
+@pytest.fixture
+def selftest():
+    return pd.DataFrame(
+        [
+            ("bras", "overcorrection", 0.98, 0.021, 0.4, "does not rise", "wrong way", True),
+            ("total", "overcorrection", np.nan, np.nan, np.nan, "falls", "undefined", False),
+        ],
+        columns=["metric", "titration", "spearman", "range", "half_at", "expected", "verdict",
+                 "rises_with_overcorrection"],
+    )  # fmt: skip
+
+
+def test_metrics_that_rise_with_over_correction_are_marked(context, selftest, tmp_path):
+    _, page = _build(context, tmp_path)
+    assert "BRAS" in page.texts("th") and "†" not in " ".join(page.texts("html"))
+    figure = _svg(tmp_path / "figures" / "selftest.svg")
+    marked = dataclasses.replace(context, selftest=selftest, selftest_figure=figure)
+    _, page = _build(marked, tmp_path)
+    heads = page.texts("th")
+    assert "BRAS†" in heads and "BRAS" not in heads and "Total" in heads
+    note = "† rises when cell types are merged (self-test of the metrics)."
+    assert page.texts("p").count(note) == 1
+    assert any("selftest.png" in image["src"] for image in page.tags("img"))
+    assert "#selftest" in {a["href"] for a in page.tags("a")}
+
+
+def test_the_self_tests_verdicts_are_shown(context, selftest, tmp_path):
+    _, page = _build(dataclasses.replace(context, selftest=selftest), tmp_path)
+    assert _rows(page, "Verdicts") == [
+        ["BRAS†", "Types are merged", "0.98", "0.02", "0.40", "not rise", "wrong way"],
+        ["Total", "Types are merged", "n/a", "n/a", "n/a", "fall", "undefined"],
+    ]
+    bad = [e["text"] for e in page.tags("td") if e.get("class") == "bad"]
+    assert "wrong way" in bad and "undefined" not in bad
+    odd = selftest.assign(metric="new")
+    with pytest.raises(ContractError, match=r"selftest: metric \['new'\] have no title"):
+        _build(dataclasses.replace(context, selftest=odd), tmp_path)
+
+
 def test_structure_is_accessible(context, tmp_path):
     _, page = _build(context, tmp_path)
     assert page.tags("html")[0]["lang"] == "en"

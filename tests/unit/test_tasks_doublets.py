@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, recall_score, roc_auc_score
 
 from morebench.contract import MethodOutput
+from morebench.metrics import ranking
+from morebench.metrics.resampling import percentile_interval, resamples
 from morebench.registry import METRICS
 from morebench.tasks import doublets
 from morebench.tasks.contract import Candidate, TaskData
@@ -33,6 +35,22 @@ def ok(score, method="m"):
     return Candidate(method, "unsupervised", 0, "ok", MethodOutput(doublet_score=score))
 
 
+def recall_in_every_order(positive, score, n_orders=0):
+    """Recall of the top cells, as many as positives: by counting, or over random orders."""
+    n_taken = int(positive.sum())
+    if n_orders:
+        rng = np.random.default_rng(0)
+        found = []
+        for _ in range(n_orders):
+            top = np.lexsort((rng.random(len(score)), -score))[:n_taken]
+            found.append(positive[top].sum() / n_taken)
+        return float(np.mean(found))
+    last = np.sort(score)[::-1][n_taken - 1]
+    above, tied = score > last, score == last
+    places = n_taken - above.sum()
+    return (positive[above].sum() + places * positive[tied].mean()) / n_taken
+
+
 def test_values_are_those_of_sklearn_on_all_cells_with_truth():
     """Doublets are no scored cells of the split, but they are of this task."""
     data, score = make_data()
@@ -41,6 +59,8 @@ def test_values_are_those_of_sklearn_on_all_cells_with_truth():
     truth = data.is_doublet[40:]
     assert found["auroc"].value == pytest.approx(roc_auc_score(truth, score[40:]))
     assert found["auprc"].value == pytest.approx(average_precision_score(truth, score[40:]))
+    expected = recall_in_every_order(truth == 1, score[40:])
+    assert found["recall_at_rate"].value == pytest.approx(expected)
     for s in found.values():
         assert (s.status, s.n_cells, s.coverage) == ("ok", 260, 1.0)
         assert s.ci_low < s.value < s.ci_high
@@ -90,3 +110,50 @@ def test_one_class_only_is_not_applicable(value):
     data.is_doublet[:] = value
     for s in run(data, ok(score)):
         assert s.status == "not_applicable" and "doublets among" in s.reason
+
+
+def test_recall_at_the_rate_without_ties_is_that_of_the_top_cells():
+    data, score = make_data()
+    score = score + np.random.default_rng(5).normal(0, 1e-6, len(score))
+    truth = data.is_doublet[40:] == 1
+    called = score[40:] >= np.sort(score[40:])[::-1][truth.sum() - 1]
+    assert called.sum() == truth.sum()
+    found = {s.metric: s for s in run(data, ok(score))}["recall_at_rate"]
+    assert found.value == pytest.approx(recall_score(truth, called))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_tied_cells_count_by_the_mean_over_their_orders(seed):
+    rng = np.random.default_rng(seed)
+    positive = rng.random(80) < 0.3
+    score = rng.integers(0, 4, 80) + positive
+    found = ranking.statistic(ranking.recall_at_rate, positive, score)(np.arange(80)[None])[0]
+    assert found == pytest.approx(recall_in_every_order(positive, score))
+    # four standard errors of 4000 orders, of at most 1/2 each
+    n_orders = 4000
+    assert found == pytest.approx(recall_in_every_order(positive, score, n_orders), abs=0.032)
+
+
+@pytest.mark.parametrize("flip", [1, -1])
+def test_recall_at_the_rate_of_constant_and_perfect_scores(flip):
+    data, _ = make_data()
+    known = data.is_doublet[40:]
+    perfect = np.nan_to_num(data.is_doublet) * flip
+    scores = run(data, ok(np.zeros(300), "constant"), ok(perfect, "perfect"))
+    found = {s.method: s for s in scores if s.metric == "recall_at_rate"}
+    assert found["constant"].value == pytest.approx(known.mean())  # a random order's
+    assert found["constant"].ci_low < known.mean() < found["constant"].ci_high
+    assert found["perfect"].value == (1.0 if flip == 1 else 0.0)
+
+
+def test_interval_of_the_recall_is_that_of_resampling_by_hand():
+    data, score = make_data(n=120)
+    found = {s.metric: s for s in run(data, ok(score))}["recall_at_rate"]
+    truth, score = data.is_doublet[40:] == 1, score[40:]
+    values = [
+        recall_in_every_order(truth[i], score[i])
+        for rows in resamples(80, 300, seed=1)
+        for i in rows
+    ]
+    low, high = percentile_interval(np.array(values))
+    assert (found.ci_low, found.ci_high) == pytest.approx((low, high))

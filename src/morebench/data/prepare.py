@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from morebench.data import qc
+from morebench.data.derive import derive_cells
 from morebench.data.mapping import LEVELS, check_held_out
 from morebench.data.sources import Raw, load, main_modality
-from morebench.data.spec import DatasetConfig
+from morebench.data.spec import QC, DatasetConfig
 from morebench.errors import DataError
 from morebench.io.prepared import TRUTH_COLUMNS, opaque_ids
 
@@ -56,8 +57,18 @@ def _subset(raw: Raw, keep: np.ndarray) -> Raw:
     return Raw(obs, parts)
 
 
+def _metrics(raw: Raw, main: str, settings: QC) -> pd.DataFrame:
+    """Return QC metrics of the main modality by cell; NaN for cells without it."""
+    part = raw.modalities[main]
+    metrics = qc.qc_metrics(part.counts_mg, part.var.index, settings)
+    metrics.index = part.cells
+    return metrics.reindex(raw.obs.index)
+
+
 def prepare(name: str, dataset: DatasetConfig) -> Prepared:
     """Load, check and filter a dataset, and part it from its truth.
+
+    A derived dataset is made of the cells that its base's QC leaves.
 
     Raises
     ------
@@ -67,16 +78,19 @@ def prepare(name: str, dataset: DatasetConfig) -> Prepared:
     where = f"datasets.{name}"
     raw = load(name, dataset)
     main = main_modality(list(raw.modalities))
-    part = raw.modalities[main]
-    metrics = qc.qc_metrics(part.counts_mg, part.var.index, dataset.qc)
-    metrics.index = part.cells
-    metrics = metrics.reindex(raw.obs.index)
+    metrics = _metrics(raw, main, dataset.qc)
     keep, thresholds = qc.cut_offs(metrics, dataset.qc)
     cells = metrics.assign(batch=raw.obs["batch"], kept=keep).reset_index(drop=True)
     if not keep.any():
         raise DataError(f"{where}.qc: no cell passes; cut-offs: {thresholds}")
     n_before = len(raw.obs)
     raw = _subset(raw, keep)
+    derived: dict[str, Any] = {}
+    if dataset.derive is not None:
+        changed, keep, facts = derive_cells(raw, dataset.derive, f"{where}.derive")
+        raw, derived = _subset(changed, keep), {"derived": facts}
+        # Methods see these metrics: those of the base would tell what was taken away.
+        metrics = _metrics(raw, main, dataset.qc)
     check_held_out(raw.obs, dataset, f"{where} after QC")
 
     kept_genes = {}
@@ -116,6 +130,7 @@ def prepare(name: str, dataset: DatasetConfig) -> Prepared:
         "doublets_by_truth": int((obs["is_doublet"] == 1).sum()),
         "label_source": dataset.labels.source if dataset.labels else "",
         "thresholds": thresholds,
+        **derived,
     }
     genes = qc.top_genes(part.counts_mg, part.var.index)
     return Prepared(data, truth[list(TRUTH_COLUMNS)], cells, genes, facts)

@@ -118,6 +118,38 @@ class Splits(Strict):
     newtype: list[str] = []
 
 
+class Titrate(Strict):
+    """Cells of one type are left out at random until it makes up a share of all cells."""
+
+    type: str
+    share: float = Field(gt=0, lt=1, description="below the share that it makes up before")
+
+
+class Derive(Strict):
+    """What a derived dataset changes of its base; see ``data.derive`` for how.
+
+    ``dropout``, ``depth`` and ``titrate`` change the prepared cells, ``label_noise`` and
+    ``label_missing`` the labels that splits show.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
+
+    base: Name = Field(alias="from", description="a configured dataset that is not derived")
+    dropout: float = Field(0.0, ge=0, lt=1, description="chance that a count above 0 is lost")
+    depth: float = Field(1.0, gt=0, le=1, description="share of the counts that are kept")
+    titrate: Titrate | None = None
+    label_noise: float = Field(0.0, ge=0, lt=1, description="share of shown labels replaced")
+    label_missing: float = Field(0.0, ge=0, lt=1, description="share of shown labels hidden too")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _says_what(self) -> Self:
+        if not self.model_fields_set - {"base", "seed"}:
+            valid = [f for f in type(self).model_fields if f not in ("base", "seed")]
+            raise ValueError(f"says nothing to change; valid: one or more of {', '.join(valid)}")
+        return self
+
+
 class DatasetConfig(Strict):
     """One dataset: its source, what its columns mean, and what is done with it."""
 
@@ -143,6 +175,7 @@ class DatasetConfig(Strict):
     splits: Splits = Splits()
     tasks: list[str] = []
     methods: list[str] | None = Field(None, description="all configured methods by default")
+    derive: Derive | None = Field(None, description="changes of another dataset, its base")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from morebench.data.spec import Partial
+from morebench.data.derive_labels import degrade_labels
+from morebench.data.spec import Derive, Partial
 from morebench.errors import DataError, listed
 from morebench.registry import split_kind
 
@@ -56,6 +57,7 @@ def make_split(
     truth: pd.DataFrame,
     batch: np.ndarray,
     partial: Partial | None,
+    derive: Derive | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Make one split of a dataset (DESIGN, section 5).
 
@@ -72,13 +74,17 @@ def make_split(
         Share and seed of the labels that ``partial`` shows; its seed also chooses the
         known cells that a ``newtype`` split hides (20 %, else there would be nothing to
         tell the new type from).
+    derive
+        What a derived dataset changes of the shown labels. Scored cells, and the truth that
+        they are scored against, stay as they are.
 
     Returns
     -------
     table : (n, 4) DataFrame
         ``cell_id``, ``fit_visible``, ``label``, ``scored``.
     facts
-        Kind, held-out item, and counts of fitted, shown and scored cells.
+        Kind, held-out item, and counts of fitted, shown and scored cells; of a derived
+        dataset also how many labels were changed.
     """
     kind = split_kind(split)
     good = usable(truth)
@@ -113,10 +119,14 @@ def make_split(
     # A dataset without labels has its `all` split too: methods and figures need its input.
     if not scored.any() and (kind != "all" or truth["cell_type"].notna().any()):
         raise DataError(f"split {split!r}: no cell with a usable label would be scored")
-    if kind != "all" and not shown.any():
-        raise DataError(f"split {split!r}: no label would be shown")
     label = types.copy()
     label[~shown] = None
+    changed: dict[str, int] = {}
+    if derive is not None:
+        label, changed = degrade_labels(label, derive, f"split {split!r}")
+        shown = shown & np.array([value is not None for value in label])
+    if kind != "all" and not shown.any():
+        raise DataError(f"split {split!r}: no label would be shown")
     table = pd.DataFrame(
         {
             "cell_id": truth["cell_id"].to_numpy(),
@@ -133,6 +143,7 @@ def make_split(
         "n_fitted": int(fit.sum()),
         "n_shown": int(shown.sum()),
         "n_scored": int(scored.sum()),
-        "types_shown": sorted(set(types[shown])),
+        "types_shown": sorted(set(label[shown])),
+        **changed,
     }
     return table, facts

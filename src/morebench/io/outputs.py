@@ -244,6 +244,7 @@ def read_output(
         probabilities = pd.DataFrame(values, index=found, columns=classes)
     labels = data.obs["labels"].to_numpy(dtype=object) if "labels" in data.obs else None
     score = data.obs["doublet_score"].to_numpy() if "doublet_score" in data.obs else None
+    weights = path.with_name(MODEL_FILE)
     output = MethodOutput(
         embedding=data.obsm.get("embedding"),
         graph=data.obsp.get("graph"),
@@ -253,7 +254,7 @@ def read_output(
         expression=data.obsm.get("expression"),
         parameters_trained=int(data.uns["parameters"][0]),
         parameters_frozen=int(data.uns["parameters"][1]),
-        model=read_model(path.with_name(MODEL_FILE)) if "model" in declared else None,
+        model=read_model(weights) if weights.exists() else None,
         notes=dict(notes),
     )
     check_output(output, len(cell_ids), n_genes, declared, str(path))

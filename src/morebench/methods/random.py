@@ -1,4 +1,4 @@
-"""Random numbers as an embedding: the floor of every metric of biology."""
+"""Random numbers as an embedding and as a doublet score: the floor of their metrics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from morebench.contract import MethodInput, MethodOutput
 
 
 def run(data: MethodInput, *, seed: int, threads: int, n_components: int) -> MethodOutput:
-    """Embed every cell by independent standard normal numbers.
+    """Embed and score every cell by independent random numbers.
 
     Parameters
     ----------
@@ -24,9 +24,11 @@ def run(data: MethodInput, *, seed: int, threads: int, n_components: int) -> Met
     Returns
     -------
     MethodOutput
-        ``embedding`` (n, n_components), float32.
+        ``embedding`` (n, n_components), standard normal, float32; ``doublet_score`` (n,),
+        uniform on [0, 1).
     """
     rng = np.random.default_rng(seed)
     return MethodOutput(
-        embedding=rng.standard_normal((data.n_cells, n_components), dtype=np.float32)
+        embedding=rng.standard_normal((data.n_cells, n_components), dtype=np.float32),
+        doublet_score=rng.random(data.n_cells),
     )

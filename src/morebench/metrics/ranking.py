@@ -1,4 +1,4 @@
-"""AUROC and average precision of a score, on many resamples."""
+"""AUROC, average precision and recall at the rate of a score, on many resamples."""
 
 from __future__ import annotations
 
@@ -39,6 +39,24 @@ def auprc(true: np.ndarray, false: np.ndarray) -> np.ndarray:
     precision = true / np.maximum(true + false, 1)
     value = (gained * precision).sum(axis=1) / np.maximum(n_true, 1)
     return np.where((n_true > 0) & (n_false > 0), value, np.nan)
+
+
+def recall_at_rate(true: np.ndarray, false: np.ndarray) -> np.ndarray:
+    """Recall among the top-scoring cells, as many as there are positives, (r,).
+
+    Cells whose score ties with the last one taken count by the mean over every order of
+    theirs: a constant score gets the share of positives. NaN with one class only.
+    """
+    n_true, found = true[:, -1], true + false
+    last = (found >= n_true[:, None]).argmax(axis=1)[:, None]
+    zero = np.zeros_like(true[:, :1])
+    true, found = np.hstack([zero, true]), np.hstack([zero, found])
+    hits, taken = np.take_along_axis(true, last, 1), np.take_along_axis(found, last, 1)
+    more_hits = np.take_along_axis(true, last + 1, 1) - hits
+    tied = np.take_along_axis(found, last + 1, 1) - taken
+    share = (n_true[:, None] - taken) / np.maximum(tied, 1)
+    value = (hits + share * more_hits)[:, 0] / np.maximum(n_true, 1)
+    return np.where((n_true > 0) & (found[:, -1] > n_true), value, np.nan)
 
 
 def statistic(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from morebench.plots.ranking import ordered_metrics, rank_methods
 from morebench.plots.score_cells import ROW_HEIGHT, Column, draw_bar, draw_missing, draw_tile
+from morebench.plots.selftest import MARK_NOTE, marked_titles
 from morebench.plots.style import (
     FAINT,
     INK,
@@ -44,7 +45,12 @@ _SCALE = 1.1
 
 
 def draw_score_table(
-    summary: pd.DataFrame, metrics: Mapping[str, str], title: str, *, rank_by: str = "total"
+    summary: pd.DataFrame,
+    metrics: Mapping[str, str],
+    title: str,
+    *,
+    rank_by: str = "total",
+    rising: Collection[str] = (),
 ) -> Figure:
     """Draw one task's scores on one dataset and split.
 
@@ -63,6 +69,8 @@ def draw_score_table(
         Title of the figure.
     rank_by
         Metric by which methods are ranked inside their track.
+    rising
+        Metrics that rise with over-correction: a dagger marks their titles.
 
     Raises
     ------
@@ -72,6 +80,7 @@ def draw_score_table(
     """
     ranked = rank_methods(summary, rank_by)
     groups = ordered_metrics(summary, metrics)
+    metrics = marked_titles(metrics, rising)
     from matplotlib.figure import Figure
 
     with house_style():
@@ -98,6 +107,8 @@ def draw_score_table(
         notes = ["Mean ± s.d. over seeds; the scale is 0 to 1 for every metric, not rescaled."]
         if ranked["rank"].notna().any():
             notes.append(f"Ranked by {metrics[rank_by]} inside a track.")
+        if any(name in rising for _, chosen in groups for name in chosen):
+            notes.append(MARK_NOTE)
         below = _SCALE + max(text_width(note, _NOTE_SIZE) for note in notes)
         above = text_width(title, _TITLE_SIZE) * _BOLD
         width = max(end, overhang, _MARGIN + below, _MARGIN + above) + _MARGIN
@@ -189,7 +200,7 @@ def _scale(ax: Axes, y: float, groups: list[tuple[str, list[str]]], notes: list[
     """Explain shade, spread and rank below the table."""
     from matplotlib.patches import Rectangle
 
-    shaded = [aspect for aspect, _ in groups if aspect != "total"][:2]
+    shaded = [aspect for aspect, _ in groups if aspect != "total"][:3]
     x = _MARGIN
     for i, aspect in enumerate(shaded):
         for step in range(20):

@@ -17,8 +17,12 @@ TRACK_TITLES = {
 ASPECT_TITLES = {
     "batch": "Batch removal",
     "bio": "Biology kept",
+    "structure": "Structure",
     "total": "Totals",
     "annotation": "Annotation",
+    "rare": "Rare types",
+    "calibration": "Calibration",
+    "open set": "Open set",
     "doublets": "Doublets",
 }
 ASPECT_ORDER = ("batch", "bio", "total")

@@ -74,6 +74,8 @@ class MethodSpec:
         The documented defaults of the package; every parameter the method takes.
     all_genes
         Whether the method reads the counts of all genes beside the split's input.
+    truth
+        Whether it is given every label of the truth: controls only.
     seeded
         A method without randomness runs once, whatever the number of seeds.
     inductive
@@ -98,6 +100,7 @@ class MethodSpec:
     packages: tuple[str, ...] = ()
     environment: str = "core"
     all_genes: bool = False
+    truth: bool = False
     seeded: bool = True
     inductive: bool = False
     features: bool = False

@@ -11,9 +11,11 @@ import pandas as pd
 
 from morebench.errors import ContractError, listed
 from morebench.io.atomic import atomic_path
+from morebench.plots.selftest import rising_metrics
 from morebench.registry import split_kind
 from morebench.report.figures import FigureLink, link_figure, link_path
 from morebench.report.scores import SCORE_COLUMNS, ScoreTable, score_table
+from morebench.report.selftest import selftest_table
 from morebench.report.tables import (
     MANIFEST_COLUMNS,
     SPLITS,
@@ -80,6 +82,11 @@ class ReportContext:
         Facts such as ``commit``, ``config hash`` and package versions.
     rank_by
         Task to the metric that ranks its methods (``total`` where not given).
+    selftest
+        The self-test's verdicts: ``metric, titration, spearman, range, at_0, at_end, half_at,
+        seeds, expected, verdict, rises_with_overcorrection``; None where the run has no self-test.
+    selftest_figure
+        The SVG of its curves.
     """
 
     datasets: pd.DataFrame
@@ -99,6 +106,8 @@ class ReportContext:
     settings_yaml: str = ""
     provenance: Mapping[str, str] = field(default_factory=dict)
     rank_by: Mapping[str, str] = field(default_factory=dict)
+    selftest: pd.DataFrame | None = None
+    selftest_figure: Path | None = None
 
 
 @dataclass
@@ -124,6 +133,12 @@ class _DatasetSection:
     qc: FigureLink | None
     thresholds: Table | None
     splits: list[_SplitSection]
+
+
+@dataclass
+class _SelftestSection:
+    figure: FigureLink | None
+    table: Table
 
 
 def build_report(
@@ -174,6 +189,7 @@ def build_report(
         problems=problem_table(context.manifest, context.failures),
         what_ran=[datasets, methods, split_table(context.manifest)],
         sections=_sections(out, context, embed),
+        selftest=_selftest_section(out, context, embed),
         cost=cost_table(context.runtime, method_titles),
         tables={name: link_path(path, out) for name, path in context.tables.items()},
         settings=context.settings_yaml,
@@ -221,6 +237,17 @@ def _sections(out: Path, context: ReportContext, embed: bool) -> list[_DatasetSe
     return sections
 
 
+def _selftest_section(out: Path, context: ReportContext, embed: bool) -> _SelftestSection | None:
+    """Collect how the metrics answered to effects of known strength."""
+    if context.selftest is None:
+        return None
+    figure = None
+    if context.selftest_figure is not None:
+        alt = "Every metric against batches that move apart, merged types and noise"
+        figure = link_figure(context.selftest_figure, out, alt, embed)
+    return _SelftestSection(figure, selftest_table(context.selftest, context.metric_titles))
+
+
 def _split_section(
     out: Path, context: ReportContext, embed: bool, dataset: str, title: str, split: str
 ) -> _SplitSection:
@@ -249,6 +276,7 @@ def _split_section(
                 context.metric_titles,
                 caption,
                 context.rank_by.get(task, "total"),
+                rising_metrics(context.selftest) if context.selftest is not None else (),
             )
         shown.append(_TaskSection(task_title, figure, table))
     kind = SPLITS.get(split_kind(split), "")

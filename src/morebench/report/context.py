@@ -12,6 +12,7 @@ from morebench.paths import Paths
 from morebench.plan import scored
 from morebench.registry import METRICS, TASKS
 from morebench.report.build import ReportContext
+from morebench.selftest.plan import dataset_of
 
 TABLES = ("scores", "summary", "runtime", "failures", "manifest", "methods", "datasets")
 
@@ -55,6 +56,9 @@ def read_context(results: Path) -> ReportContext:
     provenance = {k: str(facts[k]) for k in ("commit", "config_hash", "python")}
     provenance |= {k: str(v) for k, v in facts["packages"].items()}
     keys = scored(config)
+    tested = dataset_of(config) is not None
+    if tested:
+        tables |= {n: paths.table(f"{n}.tsv") for n in ("selftest", "selftest_curves")}
     umaps = {(d, s): paths.figure(f"{d}/umap-{s}.svg") for d, s, _ in keys}
     return ReportContext(
         **frames,
@@ -71,4 +75,6 @@ def read_context(results: Path) -> ReportContext:
         settings_yaml=config_file.read_text(),
         provenance=provenance,
         rank_by={name: t.rank_by for name, t in TASKS.items()},
+        selftest=read_tsv(tables["selftest"]) if tested else None,
+        selftest_figure=paths.figure("selftest.svg") if tested else None,
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from morebench.plots.ranking import ordered_metrics, rank_methods
+from morebench.plots.selftest import MARK_NOTE, marked_titles
 from morebench.plots.words import (
     ASPECT_TITLES,
     NO_ROW,
@@ -40,14 +41,16 @@ class ScoreRow:
 class ScoreTable:
     """Scores of one (dataset, split, task).
 
-    ``groups`` are (aspect, number of columns), ``blocks`` are (track, rows), and
-    ``caveats`` lists missing and partly covered scores with their reasons.
+    ``groups`` are (aspect, number of columns), ``blocks`` are (track, rows), ``mark``
+    explains the dagger where a column has one, and ``caveats`` lists missing and partly
+    covered scores with their reasons.
     """
 
     caption: str
     groups: list[tuple[str, int]]
     head: list[str]
     blocks: list[tuple[str, list[ScoreRow]]]
+    mark: str
     caveats: Table | None
 
 
@@ -57,11 +60,13 @@ def score_table(
     metric_titles: Mapping[str, str],
     caption: str,
     rank_by: str,
+    rising: Collection[str] = (),
 ) -> ScoreTable:
     """Lay out one task's scores on one dataset and split.
 
     A cell shows the mean, with the standard deviation over seeds, or with the interval
-    of its single seed; where there is no number it shows the status.
+    of its single seed; where there is no number it shows the status. A dagger marks the
+    metrics in ``rising``, which rise with over-correction.
     """
     need_columns(scores, SCORE_COLUMNS, "scores")
     ranked = rank_methods(summary, rank_by)
@@ -83,8 +88,9 @@ def score_table(
     return ScoreTable(
         caption,
         [(ASPECT_TITLES.get(aspect, aspect), len(chosen)) for aspect, chosen in groups],
-        [metric_titles[m] for m in metrics],
+        list(marked_titles({m: metric_titles[m] for m in metrics}, rising).values()),
         blocks,
+        MARK_NOTE if set(metrics) & set(rising) else "",
         _caveats(scores, metric_titles, dict(zip(ranked["method"], ranked["title"], strict=True))),
     )
 

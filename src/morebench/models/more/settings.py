@@ -84,7 +84,7 @@ class Settings:
     refine_steps: int = 3
     axes: bool = True
     axes_power: float = 0.25
-    axes_batches: float = 4.0
+    axes_batches: float = 3.0
     mask: float = 0.1
     batch_dropout: float = 0.05
     modality_dropout: float = 0.2

@@ -12,6 +12,7 @@ import torch
 from morebench.models.more.cells import Cells
 from morebench.models.more.inputs import Inputs
 from morebench.models.more.network import Network
+from morebench.models.more.optimiser import AdamW
 from morebench.models.more.settings import Settings
 from morebench.models.more.trainer import Trainer
 
@@ -56,12 +57,7 @@ def fit_network(
     total = n_steps(len(batch_n), settings)
     network, objective = trainer.network, trainer.objective
     parameters = [p for p in [*network.parameters(), *objective.parameters()] if p.requires_grad]
-    optimiser = torch.optim.AdamW(
-        parameters, settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.learning_rate, total_steps=total + 1
-    )
+    optimiser = AdamW(parameters, settings.learning_rate, settings.weight_decay, total + 1)
     network.train()
     renew = {int(total * share) for share in PROTOTYPES_AT}
     for done, rows in enumerate(trainer.batches(total)):
@@ -71,11 +67,10 @@ def fit_network(
             trainer.find_prototypes()
         with autocast(device):
             loss = objective(network, *trainer.step(rows))
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT)
         optimiser.step()
-        schedule.step()
         if progress is not None:
             progress(done + 1, total)
     trainer.remember_batches()

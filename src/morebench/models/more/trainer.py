@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from morebench.models.more.axes import fit_axes
 from morebench.models.more.cells import Cells
+from morebench.models.more.clusters import k_means
 from morebench.models.more.inputs import EXPRESSION_KIND, Inputs
 from morebench.models.more.neighbors import unit
 from morebench.models.more.network import Embedded, Network
 from morebench.models.more.objective import Objective, Step, check_terms
 from morebench.models.more.settings import Settings
 from morebench.models.more.structure import mutual_pairs
-
-if TYPE_CHECKING:
-    from sklearn.cluster import KMeans
 
 SAMPLE = 5_000  # cells that prototypes and batch means are taken from
 AXES_SAMPLE = 20_000  # cells that the axes are taken from
@@ -170,7 +167,7 @@ class Trainer:
         unit_nd = unit(self._embedded(self._sample(SAMPLE)))
         clusters = self._clusters(unit_nd)
         if clusters is not None:
-            centres_pd = torch.as_tensor(unit(clusters.cluster_centers_), device=self.device)
+            centres_pd = torch.as_tensor(unit(clusters[0]), device=self.device)
             self.objective.prototypes_pd = centres_pd
 
     def find_axes(self) -> None:
@@ -182,17 +179,15 @@ class Trainer:
             return
         batch_n = self.batch_n[rows].cpu().numpy()
         centre_d, axes_dd = fit_axes(
-            z_nd, batch_n, clusters.labels_, power=s.axes_power, batches=s.axes_batches
+            z_nd, batch_n, clusters[1], power=s.axes_power, batches=s.axes_batches
         )
         self.network.centre_d.copy_(torch.as_tensor(centre_d))
         self.network.axes_dd.copy_(torch.as_tensor(axes_dd))
 
-    def _clusters(self, unit_nd: np.ndarray) -> KMeans | None:
-        """Return prototypes of cells; None of too few cells."""
-        from sklearn.cluster import KMeans
-
+    def _clusters(self, unit_nd: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return prototypes of cells, and the cells' prototypes; None of too few cells."""
         k = min(self.settings.n_prototypes, len(unit_nd) // 4)
-        return KMeans(k, n_init=1, random_state=self.seed).fit(unit_nd) if k > 1 else None
+        return k_means(unit_nd, k, seed=self.seed) if k > 1 else None
 
     @torch.no_grad()
     def _embedded(self, rows: torch.Tensor) -> np.ndarray:

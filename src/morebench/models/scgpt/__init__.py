@@ -1,0 +1,1 @@
+"""scGPT: gene tokens, binned values, a transformer whose first output is the cell."""

@@ -1,0 +1,206 @@
+"""The leak canary: planted cheats are caught, and every registered method passes."""
+
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from morebench import canary, runner
+from morebench.config import Method, methods_of
+from morebench.contract import MethodInput, MethodOutput
+from morebench.errors import ContractError
+from morebench.io.inputs import read_input
+from morebench.io.prepared import read_truth
+from morebench.registry import METHODS, MethodSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CHEATS = """
+from pathlib import Path
+import numpy as np
+import pandas as pd
+from morebench.contract import MethodOutput
+
+def _labelled(codes):
+    codes = np.unique(np.asarray(codes, dtype=str), return_inverse=True)[1]
+    return MethodOutput(embedding=np.eye(codes.max() + 2)[codes].astype(np.float32))
+
+def reads_truth(data, *, seed, threads, path):
+    return _labelled(pd.read_parquet(path)["cell_type"])
+
+def reads_source(data, *, seed, threads, path):
+    import h5py
+    from anndata.io import read_elem
+    with h5py.File(path) as file:
+        ids = read_elem(file["obs"]).index  # they end in the type
+    place = [i.split("_", 1)[1] for i in ids]
+    counts = np.unique(place, return_counts=True)[1]  # the order is not known: no leak in it
+    first = np.asarray(place[: data.n_cells])
+    return _labelled(first)
+
+def reads_ids(data, *, seed, threads):
+    return _labelled([i.split("_", 1)[-1] for i in data.cell_ids])
+
+def reads_beside(data, *, seed, threads):
+    for file in Path.cwd().glob("*.parquet"):
+        return _labelled(pd.read_parquet(file)["cell_type"])
+    return MethodOutput(embedding=np.zeros((data.n_cells, 2), np.float32))
+
+def honest(data, *, seed, threads):
+    return MethodOutput(embedding=data.pca_np[:, :3])
+
+def boom(data, *, seed, threads):
+    raise ValueError("boom")
+"""
+# Fits that take long are cut short: what they read is the same.
+QUICK = {
+    "scvi": {"max_epochs": 2}, "scanvi": {"pretrain_max_epochs": 2, "max_epochs": 2},
+    "more": {"steps": 10}, "more_sup": {"steps": 10}, "more_doublets": {"steps": 10},
+    "scgpt_scratch": {"steps": 4},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """A folder with the cheats, on the path of every method's process."""
+    folder = tmp_path_factory.mktemp("cheats")
+    (folder / "cheats.py").write_text(textwrap.dedent(CHEATS))
+    with pytest.MonkeyPatch.context() as patch:
+        given = runner.child_environment
+
+        def with_cheats(*args):
+            environment = given(*args)
+            return environment | {"PYTHONPATH": f"{environment['PYTHONPATH']}:{folder}"}
+
+        patch.setattr(runner, "child_environment", with_cheats)
+        yield folder
+
+
+def cheat(name, **params):
+    spec = MethodSpec(
+        name, name, f"cheats:{name}", "unsupervised", ("embedding",), "", "", params=params
+    )
+    return Method(name, spec, params)
+
+
+def verdicts(tmp_path, *methods):
+    world = tmp_path / "world"
+    config = canary.canary_config(world, {"pca": {}})
+    found = canary.watch_methods({m.name: m for m in methods}, world, config, root=ROOT)
+    return {v.method: v for v in found}
+
+
+def test_planted_cheats_are_caught_and_honest_methods_pass(planted, tmp_path):
+    results = tmp_path / "world" / "results"
+    truth = str(results / "truth" / f"{canary.DATASET}.parquet")
+    source = str(tmp_path / "world" / "source.h5ad")
+    found = verdicts(
+        tmp_path, cheat("reads_truth", path=truth), cheat("reads_source", path=source),
+        cheat("reads_ids"), cheat("reads_beside"), cheat("honest"), cheat("boom"),
+    )  # fmt: skip
+    assert found["reads_truth"].outcome == found["reads_source"].outcome == "caught"
+    assert "embedding by" in found["reads_truth"].reason
+    assert found["honest"].outcome == "passed"
+    # opaque ids and an empty folder give nothing away
+    assert found["reads_ids"].outcome == found["reads_beside"].outcome == "passed"
+    assert found["boom"].outcome == "failed" and "boom" in found["boom"].reason
+
+
+def test_a_truth_file_beside_the_input_is_caught(planted, tmp_path, monkeypatch):
+    given = canary.files_of
+    monkeypatch.setattr(
+        canary,
+        "files_of",
+        lambda method, paths: given(method, paths) | {"aside.parquet": paths.truth(canary.DATASET)},
+    )
+    assert verdicts(tmp_path, cheat("reads_beside"))["reads_beside"].outcome == "caught"
+
+
+def test_ids_that_spell_the_label_are_caught(planted, tmp_path, monkeypatch):
+    """Were an input written with the ids of the source, the reader would refuse it."""
+    given = canary.files_of
+
+    def spelled(method, paths):
+        import anndata
+
+        files = given(method, paths)
+        name = runner.INPUT_NAMES["input"]
+        data = anndata.read_h5ad(files[name])
+        truth = read_truth(paths.truth(canary.DATASET))
+        data.obs_names = truth["original_id"].to_numpy()
+        data.write_h5ad(paths.root / "spelled.h5ad")
+        return files | {name: paths.root / "spelled.h5ad"}
+
+    monkeypatch.setattr(canary, "files_of", spelled)
+    verdict = verdicts(tmp_path, cheat("reads_ids"))["reads_ids"]
+    assert verdict.outcome == "failed" and "ContractError" in verdict.reason
+    # and were it not refused, the canary would see it
+    monkeypatch.setattr("morebench.io.inputs.check_ids", lambda *given: None)
+    one, two = (
+        MethodOutput(embedding=np.eye(2)[codes]) for codes in (np.array([0, 1]), np.array([1, 0]))
+    )
+    assert canary.differences(one, two) == ["embedding by 1"]
+
+
+def test_worlds_differ_in_hidden_labels_only(tmp_path):
+    cells = canary.source_cells(0)
+    hidden = (cells.obs["batch"] == canary.HELD_OUT).to_numpy()
+    other = canary.permuted(cells, hidden, 1)
+    kind, now = (c.obs["cell_type"].to_numpy().astype(str) for c in (cells, other))
+    assert (kind[~hidden] == now[~hidden]).all() and (kind != now)[hidden].mean() > 0.3
+    assert sorted(kind[hidden]) == sorted(now[hidden])
+    made = []
+    for source in (cells, other):
+        config = canary.canary_config(tmp_path, {"pca": {}})
+        paths = canary.make_world(tmp_path, source, config)
+        made.append(
+            (
+                read_input(paths.input(canary.DATASET, "all")),
+                read_truth(paths.truth(canary.DATASET)),
+            )
+        )
+    (one, truth), (two, changed) = made
+    assert isinstance(one, MethodInput) and (one.counts_ng != two.counts_ng).nnz == 0
+    np.testing.assert_array_equal(one.pca_np, two.pca_np)
+    np.testing.assert_array_equal(one.cell_ids, two.cell_ids)
+    assert (truth["cell_type"] != changed["cell_type"]).any()
+    assert truth["original_id"].iloc[0].split("_", 1)[1] == truth["cell_type"].iloc[0]
+
+
+def test_differences_name_what_differs():
+    frame = pd.DataFrame({"a": [0.2, 0.8], "b": [0.8, 0.2]})
+    one = MethodOutput(labels=np.array(["a", "b"], dtype=object), probabilities=frame)
+    assert canary.differences(one, one) == []
+    two = replace(one, labels=np.array(["a", "a"], dtype=object))
+    assert canary.differences(one, two) == ["labels of 1 cells"]
+    assert canary.differences(one, replace(one, probabilities=frame + 0.1)) == [
+        "probabilities by 0.1"
+    ]
+    assert canary.differences(one, replace(one, probabilities=frame[["b", "a"]])) == [
+        "probabilities by inf"
+    ]
+
+
+@pytest.mark.slow
+def test_every_registered_method_passes(tmp_path):
+    world = tmp_path / "world"
+    config = canary.canary_config(world, {name: QUICK.get(name, {}) for name in METHODS})
+    found = {
+        v.method: v for v in canary.watch_methods(methods_of(config), world, config, root=ROOT)
+    }
+    assert set(found) == set(METHODS)
+    for name, verdict in found.items():
+        wanted = "exempt" if METHODS[name].truth else "passed"
+        if name == "scgpt":
+            wanted = "unavailable"  # without a checkpoint
+        assert verdict.outcome == wanted, verdict
+
+
+def test_the_input_reader_refuses_ids_that_are_not_opaque():
+    from morebench.io.prepared import check_ids
+
+    with pytest.raises(ContractError):
+        check_ids(pd.Index(["AAAC_T cell", "AAAG_B cell"]), "here")
