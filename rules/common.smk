@@ -305,7 +305,15 @@ def all_figures():
     names += [f"{d}/qc.svg" for d in CONFIG.datasets]
     names += [f"{d}/umap-{s}.svg" for d, s in drawn_splits()]
     names += [f"{d}/scores-{s}-{t}.svg" for d, s, t in SCORED]
+    names += [f"{d}/agreement.svg" for d in POOLED]
     return [PATHS.figure(n) for n in names]
+
+
+def annotators():
+    """Methods that give labels, MoRE and CellTypist first, with their titles."""
+    found = {n: m.spec.title for n, m in METHODS.items() if "labels" in m.spec.outputs}
+    first = [n for n in ("more_sup", "celltypist") if n in found]
+    return {n: found[n] for n in dict.fromkeys([*first, *found])}
 
 
 def all_splits():

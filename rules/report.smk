@@ -148,6 +148,33 @@ rule draw_scores:
         "> {log} 2>&1"
 
 
+rule draw_agreement:
+    input:
+        PATHS.table("annotation_crosstab.tsv"),
+    output:
+        svg=report(
+            PATHS.figure("{dataset}/agreement.svg"),
+            category="Annotation",
+            labels={"dataset": "{dataset}"},
+        ),
+        png=PATHS.figure("{dataset}/agreement.png"),
+    log:
+        PATHS.log_of("figures", "{dataset}", "agreement"),
+    conda:
+        environment("core")
+    params:
+        title=title_of,
+        methods=compact_in_order(annotators()),
+        code=digest("draw_agreement"),
+    message:
+        "draw who calls what what in {wildcards.dataset}"
+    shell:
+        'python -P "$MOREBENCH_ROOT"/workflow_scripts/draw_agreement.py '
+        "{output.svg} {input} --dataset {wildcards.dataset} "
+        "--methods {params.methods:q} --title {params.title:q} "
+        "> {log} 2>&1"
+
+
 rule web_report:
     input:
         figures=all_figures(),

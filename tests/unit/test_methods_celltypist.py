@@ -1,7 +1,9 @@
 """The CellTypist adapter, against celltypist called directly on the cells inside scanpy."""
 
+import hashlib
 import importlib
 import os
+import pickle
 import subprocess
 import sys
 import warnings
@@ -19,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 
 from morebench.contract import MethodInput
 from morebench.data import bundled
-from morebench.errors import ContractError, DataError, Unsupported
+from morebench.errors import ConfigError, ContractError, DataError, Unavailable, Unsupported
 from morebench.methods import celltypist
 from morebench.registry import METHODS
 
@@ -247,3 +249,129 @@ def test_counts_that_are_not_there(make):
     data.all_genes_file = None
     with pytest.raises(DataError, match="all_genes_file: found None"):
         run(data)
+
+
+# --- a model that was trained before -----------------------------------------------------
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, cells):
+    """Return the path of a model that the package trained on other names for two types."""
+    rna, truth = cells
+    adata = anndata.AnnData(rna.X.copy(), obs=rna.obs[[]].copy(), var=rna.var[[]].copy())
+    sc.pp.normalize_total(adata, target_sum=1e4)
+    sc.pp.log1p(adata)
+    half = np.arange(700) % 2 == 0
+    labels = np.array([f"their {t}" for t in truth])
+    # a classifier of scikit-learn's own, as in the published files
+    model = package.train(adata[half].copy(), labels=labels[half], use_SGD=True)
+    path = tmp_path_factory.mktemp("model") / "immune.pkl"
+    model.write(str(path))
+    return path
+
+
+@pytest.fixture
+def trap(tmp_path):
+    """Return a pickle whose loading makes a file, and that file."""
+
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    path = tmp_path / "trap.pkl"
+    path.write_bytes(pickle.dumps({"Model": Trap(), "Scaler_": None, "description": {}}))
+    return path, tmp_path / "sprung"
+
+
+def test_a_model_labels_in_its_own_words_and_needs_no_label(cells, make, trained):
+    data = make()
+    data.labels = None
+    data.fit_visible[:50] = False
+    out = run(data, model=str(trained), model_sha256=sha256(trained).upper())
+    adata, _ = direct(cells, make())
+    found = package.annotate(adata, model=package.models.Model.load(str(trained)))
+    np.testing.assert_array_equal(out.labels, found.predicted_labels["predicted_labels"])
+    pd.testing.assert_frame_equal(out.probabilities, shares(found), rtol=1e-5)
+    assert list(out.probabilities.columns) == [f"their {t}" for t in sorted(set(cells[1]))]
+    odd = np.arange(700) % 2 == 1
+    assert np.mean(out.labels[odd] == np.array([f"their {t}" for t in cells[1]])[odd]) > 0.85
+    size = out.notes["n_genes"]
+    assert (out.parameters_trained, out.parameters_frozen) == (0, 5 * (size + 1))
+    assert out.notes["model"] == "immune.pkl"
+    assert out.notes["model_sha256"] == sha256(trained)
+    assert out.notes["genes_known"] == f"{size} of {size} of the model"
+    assert "model's own words" in out.notes["names"]
+    assert not {"n_fitted", "iterations", "classifier"} & set(out.notes)
+    labelled = run(make(), model=str(trained), model_sha256=sha256(trained), C=7.0)
+    np.testing.assert_array_equal(labelled.probabilities, out.probabilities)
+
+
+def test_genes_that_the_data_lack_are_left_out_of_the_model(cells, make, trained, monkeypatch):
+    rna = cells[0]
+    data = make()
+    options = {"model": str(trained), "model_sha256": sha256(trained)}
+    every = run(data, **options)
+    names = rna.var_names.to_numpy().astype(object).copy()
+    features = package.models.Model.load(str(trained)).features
+    unknown = np.isin(names, features[:100])
+    original = celltypist.read_log_counts
+
+    def renamed(rename):
+        def read(data):
+            adata = original(data)
+            adata.var_names = rename(names)
+            return adata
+
+        monkeypatch.setattr(celltypist, "read_log_counts", read)
+
+    renamed(lambda names: np.where(unknown, "ENSG" + names, names))
+    part = run(data, **options)
+    n = len(features)
+    assert part.notes["genes_known"] == f"{n - 100} of {n} of the model"
+    assert (part.probabilities.to_numpy() != every.probabilities.to_numpy()).any()
+    renamed(lambda names: "ENSG" + names)
+    with pytest.raises(DataError, match=rf"immune.pkl: none of its {n} genes .*such as ENSG"):
+        run(data, **options)
+
+
+def test_a_file_of_another_hash_is_refused_before_it_is_unpickled(make, trap):
+    path, sprung = trap
+    wanted = "0" * 64
+    with pytest.raises(ConfigError) as error:
+        run(make(), model=str(path), model_sha256=wanted)
+    assert wanted in str(error.value) and sha256(path) in str(error.value)
+    assert not sprung.exists()
+    # the trap works: by its own hash the file is opened, and then it is no model
+    with pytest.raises(DataError, match="trap.pkl: no CellTypist model"):
+        run(make(), model=str(path), model_sha256=sha256(path))
+    assert sprung.is_dir()
+
+
+@pytest.mark.parametrize("found", [None, "abc", 7, "g" * 64, "0" * 65])
+def test_a_model_without_a_hash_is_refused(make, trap, found):
+    path, sprung = trap
+    with pytest.raises(ConfigError, match=f"model_sha256: found {found!r}; valid: the SHA-256"):
+        run(make(), model=str(path), model_sha256=found)
+    assert not sprung.exists()
+
+
+def test_a_model_that_is_not_there(make, tmp_path):
+    path = tmp_path / "none.pkl"
+    for missing in (path, tmp_path):
+        with pytest.raises(Unavailable, match=f"there is no file {missing};"):
+            run(make(), model=str(missing), model_sha256="0" * 64)
+    with pytest.raises(ConfigError, match="model: found 'none.pkl'; valid: an absolute path"):
+        run(make(), model="none.pkl", model_sha256="0" * 64)
+    with pytest.raises(ConfigError, match="model_sha256: given without 'model:'"):
+        run(make(), model_sha256="0" * 64)
+
+
+def test_a_file_that_is_no_model(make, tmp_path):
+    path = tmp_path / "text.pkl"
+    path.write_text("not a pickle")
+    with pytest.raises(DataError, match="text.pkl: no CellTypist model"):
+        run(make(), model=str(path), model_sha256=sha256(path))

@@ -1,4 +1,4 @@
-"""Logistic regression on PCA, against the conditions that define its optimum."""
+"""Logistic regression on PCA and on genes, against the conditions that define its optimum."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pytest
 import scipy.sparse as sp
 
 from morebench.contract import MethodInput
-from morebench.errors import ContractError, DataError
+from morebench.errors import ConfigError, ContractError, DataError
 from morebench.methods import logreg
 from morebench.registry import METHODS
 
@@ -36,29 +36,47 @@ def make_input(n=240, p=30, seed=0):
     return data, truth
 
 
+def make_counts(data, truth, g=40, seed=1):
+    """Give cells counts of genes, some of which tell their type; the last gene has none."""
+    rng = np.random.default_rng(seed)
+    rate_kg = rng.gamma(1.0, 1.0, (3, g))
+    rate_kg[:, -1] = 0
+    depth_n = rng.uniform(0.5, 3, len(truth))
+    code_n = np.searchsorted(CLASSES, truth.astype(str))
+    data.counts_ng = sp.csr_matrix(rng.poisson(rate_kg[code_n] * depth_n[:, None]), dtype="f4")
+    data.genes = np.array([f"g{i}" for i in range(g)])
+    return data
+
+
 def run(data, **params):
     return logreg.run(data, seed=0, threads=1, **(PARAMS | params))
 
 
+@pytest.mark.parametrize("space", ["pca", "hvg"])
 @pytest.mark.parametrize("C", [1.0, 0.05])
-def test_probabilities_are_those_of_the_penalised_optimum(C):
+def test_probabilities_are_those_of_the_penalised_optimum(C, space):
     """At the optimum of the multinomial loss, w_k = C sum_i (y_ik - p_ik) z_i."""
-    data, _ = make_input()
-    out = run(data, C=C)
+    data, truth = make_input()
+    out = run(make_counts(data, truth), C=C, space=space)
     fitted = np.array([label is not None for label in data.labels])
-    x_np = data.pca_np.astype(float)
-    z_np = (x_np - x_np[fitted].mean(0)) / x_np[fitted].std(0)
+    if space == "pca":
+        x_nd = data.pca_np.astype(float)
+        z_nd = (x_nd - x_nd[fitted].mean(0)) / x_nd[fitted].std(0)
+    else:
+        counts_ng = data.counts_ng.toarray().astype(float)
+        x_nd = np.log1p(1e4 * counts_ng / counts_ng.sum(1, keepdims=True))[:, :-1]
+        z_nd = x_nd / x_nd[fitted].std(0)  # not centred
     p_nk = out.probabilities.to_numpy()
     y_nk = data.labels[:, None] == np.array(CLASSES)[None, :]
     rest_nk = (y_nk - p_nk)[fitted]
     np.testing.assert_allclose(rest_nk.sum(0), 0, atol=0.05)  # intercepts have no penalty
-    w_pk = C * z_np[fitted].T @ rest_nk
-    logit_nk = np.log(p_nk) - z_np @ w_pk
+    w_dk = C * z_nd[fitted].T @ rest_nk
+    logit_nk = np.log(p_nk) - z_nd @ w_dk
     contrast = logit_nk[:, 1:] - logit_nk[:, :1]  # the intercepts, the same for every cell
     np.testing.assert_allclose(
         contrast, np.broadcast_to(contrast.mean(0), contrast.shape), atol=0.2
     )
-    assert np.abs(w_pk).max() > 0.2
+    assert np.abs(w_dk).max() > 0.2
 
 
 def test_output_and_notes():
@@ -120,3 +138,31 @@ def test_one_class_is_named():
 def test_too_few_components():
     with pytest.raises(DataError, match="found 30, but the split's PCA has 8"):
         run(make_input(p=8)[0])
+
+
+def test_genes_are_read_without_components():
+    data, truth = make_input(p=1)
+    out = run(make_counts(data, truth), space="hvg", n_components=None)
+    assert out.parameters_trained == 3 * (40 + 1)
+    assert (out.labels[:80] == truth[:80]).mean() > 0.9
+    data.counts_ng = sp.csr_matrix(data.counts_ng * 3)  # depth does not matter
+    again = run(data, space="hvg")
+    np.testing.assert_allclose(again.probabilities, out.probabilities, atol=1e-6)
+
+
+def test_genes_of_cells_without_a_label_change_nothing_and_empty_cells_are_labelled():
+    data, truth = make_input()
+    before = run(make_counts(data, truth), space="hvg")
+    changed = data.counts_ng.tolil()
+    changed[:79] = changed[80:159].toarray()[:, ::-1]
+    changed[79] = 0
+    data.counts_ng = changed.tocsr()
+    after = run(data, space="hvg")
+    np.testing.assert_array_equal(after.probabilities[80:], before.probabilities[80:])
+    assert (after.labels[:79] != before.labels[:79]).any()
+    np.testing.assert_allclose(after.probabilities.iloc[79].sum(), 1, atol=1e-12)
+
+
+def test_a_space_that_is_not_there():
+    with pytest.raises(ConfigError, match="space: found 'umap'; valid: pca, hvg"):
+        run(make_input()[0], space="umap")

@@ -6,9 +6,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from morebench.contract import MethodInput, MethodOutput
-from morebench.errors import ConfigError, Unsupported, listed
+from morebench.errors import ConfigError, listed
 from morebench.methods.annoy_trees import one_thread
 from morebench.methods.pca import first_components
+from morebench.methods.transductive import need_every_cell, need_two_batches
 
 # The package's others, cKDTree and pynndescent, take every core whatever they are told.
 COMPUTATIONS = ("annoy", "faiss", "KDTree")
@@ -75,7 +76,8 @@ def run(
     """
     if computation not in COMPUTATIONS:
         raise ConfigError(f"computation: found {computation!r}; valid: {listed(COMPUTATIONS)}")
-    _check_supported(data, neighbors_within_batch)
+    need_every_cell(data, "BBKNN")
+    need_two_batches(data, "BBKNN", neighbors_within_batch)
     import bbknn.matrix as package
     from threadpoolctl import threadpool_limits
 
@@ -104,21 +106,3 @@ def run(
             "computation": str(used["bbknn"]["computation"]),
         },
     )
-
-
-def _check_supported(data: MethodInput, neighbors_within_batch: int) -> None:
-    n_hidden = int((~data.fit_visible).sum())
-    if n_hidden:
-        raise Unsupported(
-            "BBKNN is transductive: its graph holds the cells it was made from, and the split "
-            f"hides {n_hidden} of {data.n_cells} cells from fitting"
-        )
-    names, sizes = np.unique(data.batch, return_counts=True)
-    if len(names) < 2:
-        raise Unsupported(f"BBKNN needs two batches; found {listed(names)}")
-    small = names[sizes < neighbors_within_batch]
-    if len(small):
-        raise Unsupported(
-            f"BBKNN needs {neighbors_within_batch} cells in every batch "
-            f"(neighbors_within_batch); found fewer in {listed(small)}"
-        )

@@ -1,4 +1,4 @@
-"""CellTypist, trained on the cells whose label the split shows."""
+"""CellTypist, trained on the cells whose label the split shows, or with a model of its makers."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import scipy.sparse as sp
 
 from morebench.contract import MethodInput, MethodOutput
 from morebench.errors import DataError, Unsupported, listed
+from morebench.methods.celltypist_model import known_genes, load_model, read_checked
 from morebench.methods.logreg import OneVsRest, iterations, shown_labels
 
 if TYPE_CHECKING:
@@ -40,15 +41,17 @@ def run(
     feature_selection: bool,
     top_genes: int,
     majority_voting: bool,
+    model: str | None,
+    model_sha256: str | None,
 ) -> MethodOutput:
-    """Train CellTypist on the cells whose label is shown; label every cell.
+    """Train CellTypist on the cells whose label is shown, or take a model; label every cell.
 
     Counts of all genes are scaled to 10,000 a cell and log1p transformed, as CellTypist asks.
 
     Parameters
     ----------
     data
-        The split's input, with ``labels`` and ``all_genes_file``.
+        The split's input, with ``all_genes_file``, and ``labels`` where a model is trained.
     seed
         ``random_state`` of the classifier. L-BFGS, CellTypist's choice up to 50,000 cells,
         does not use it.
@@ -60,22 +63,30 @@ def run(
     majority_voting
         Whether ``celltypist.annotate`` replaces the labels by the majority within small
         clusters of all cells.
+    model, model_sha256
+        Absolute path of a CellTypist model, and its SHA-256. Nothing is trained then, no
+        label is read, and the parameters of training are not used. None for both: train.
 
     Returns
     -------
     MethodOutput
-        ``labels`` (n,), CellTypist's own; ``probabilities`` (n, classes shown), columns
-        sorted: its one-vs-rest sigmoids over their row sum; ``parameters_trained``;
-        ``notes``.
+        ``labels`` (n,), CellTypist's own; ``probabilities`` (n, classes shown, or classes of
+        the model), columns sorted: its one-vs-rest sigmoids over their row sum;
+        ``parameters_trained``, or ``parameters_frozen`` with a model; ``notes``.
 
     Raises
     ------
     ContractError
-        No labels were given at all.
+        A model is to be trained and no labels were given at all.
     DataError
-        Fewer than two classes are shown, or there are no counts.
+        Fewer than two classes are shown, there are no counts, or the file is no model or
+        knows none of the genes.
+    ConfigError
+        The file's SHA-256 is another one, or the two parameters make no sense.
     Unsupported
         A cell has no RNA; or majority voting would cluster cells hidden from fitting.
+    Unavailable
+        There is no file of this name.
 
     Notes
     -----
@@ -87,45 +98,59 @@ def run(
             f"majority_voting clusters all cells, and the split hides {n_hidden} of "
             f"{data.n_cells} cells from fitting; valid on this split: majority_voting false"
         )
+    content = read_checked(model, model_sha256)
     celltypist = _import()  # before scanpy, which imports matplotlib too
     adata = read_log_counts(data)
-    empty = np.asarray(adata.X.sum(axis=1)).ravel() == 0
-    rows, shown = shown_labels(data, data.fit_visible & ~empty, "celltypist")
-    with _one_vs_rest() as replaced:
-        model = celltypist.train(
-            adata[rows].copy(),
-            labels=shown,
-            C=C,
-            solver=solver,
-            max_iter=max_iter,
-            n_jobs=threads,
-            use_SGD=use_SGD,
-            alpha=alpha,
-            feature_selection=feature_selection,
-            top_genes=top_genes,
-            random_state=seed,
-        )
-    classifier = model.classifier
-    found = celltypist.annotate(adata, model=model, majority_voting=majority_voting)
+    if content is None:
+        options = dict(
+            C=C, solver=solver, max_iter=max_iter, n_jobs=threads, use_SGD=use_SGD, alpha=alpha,
+            feature_selection=feature_selection, top_genes=top_genes, random_state=seed,
+        )  # fmt: skip
+        used, notes = _train(celltypist, data, adata, options)
+    else:
+        used = load_model(celltypist, content, str(model))
+        known = known_genes(used, adata.var_names, str(model))
+        notes = {
+            "model": Path(str(model)).name,
+            "model_sha256": str(model_sha256).lower(),
+            "n_genes": known,
+            "genes_known": f"{known} of {len(used.classifier.features)} of the model",
+            "names": "labels are in the model's own words: scores need the dataset's in the same",
+        }
+    found = celltypist.annotate(adata, model=used, majority_voting=majority_voting)
     column = "majority_voting" if majority_voting else "predicted_labels"
-    notes = {
-        "n_fitted": len(rows),
-        "n_genes": len(classifier.features),
-        "probabilities": "one-vs-rest sigmoids over their row sum",
-        **iterations(classifier, classifier.max_iter),
-    }
-    if replaced and not use_SGD:
-        notes["classifier"] = replaced
+    notes["probabilities"] = "one-vs-rest sigmoids over their row sum"
     if majority_voting:
         notes["labels"] = "majority within clusters; the probabilities are those of each cell"
-    if n_empty := int(empty.sum()):
-        notes["not_fitted_on"] = f"{n_empty} cells without a count, labelled all the same"
+    n_parameters = used.classifier.coef_.size + used.classifier.intercept_.size
     return MethodOutput(
         labels=found.predicted_labels[column].to_numpy().astype(str),
         probabilities=row_shares(found.decision_matrix),
-        parameters_trained=classifier.coef_.size + classifier.intercept_.size,
+        parameters_trained=n_parameters if content is None else 0,
+        parameters_frozen=0 if content is None else n_parameters,
         notes=notes,
     )
+
+
+def _train(
+    celltypist: Any, data: MethodInput, adata: AnnData, options: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Return a model trained on the shown cells that have a count, and notes about it."""
+    empty = np.asarray(adata.X.sum(axis=1)).ravel() == 0
+    rows, shown = shown_labels(data, data.fit_visible & ~empty, "celltypist")
+    with _one_vs_rest() as replaced:
+        model = celltypist.train(adata[rows].copy(), labels=shown, **options)
+    classifier = model.classifier
+    notes = {
+        "n_fitted": len(rows),
+        "n_genes": len(classifier.features),
+        **iterations(classifier, classifier.max_iter),
+    }
+    if replaced and not options["use_SGD"]:
+        notes["classifier"] = replaced
+    if n_empty := int(empty.sum()):
+        notes["not_fitted_on"] = f"{n_empty} cells without a count, labelled all the same"
+    return model, notes
 
 
 def read_log_counts(data: MethodInput) -> AnnData:

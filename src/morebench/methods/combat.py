@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from morebench.contract import MethodInput, MethodOutput
-from morebench.errors import DataError, Unsupported, listed
+from morebench.errors import DataError, listed
+from morebench.methods.transductive import need_every_cell, need_two_batches
 from morebench.models.more.tokens import log_normalise
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def run(data: MethodInput, *, seed: int, threads: int, n_components: int) -> Met
     Johnson, Li and Rabinovic 2007, Biostatistics 8, 118-127; parametric adjustments,
     without covariates.
     """
-    _check_supported(data)
+    need_every_cell(data, "ComBat")
+    need_two_batches(data, "ComBat", MIN_CELLS)
     import scanpy as sc
     from threadpoolctl import threadpool_limits
 
@@ -117,20 +119,3 @@ def corrected(data: MethodInput) -> AnnData:
             "valid are batches with enough cells to estimate how scales vary over genes"
         )
     return adata
-
-
-def _check_supported(data: MethodInput) -> None:
-    n_hidden = int((~data.fit_visible).sum())
-    if n_hidden:
-        raise Unsupported(
-            "ComBat is transductive: it cannot correct cells it was not fitted on, and the "
-            f"split hides {n_hidden} of {data.n_cells} cells from fitting"
-        )
-    names, sizes = np.unique(data.batch, return_counts=True)
-    if len(names) < 2:
-        raise Unsupported(f"ComBat needs two batches; found {listed(names)}")
-    small = names[sizes < MIN_CELLS]
-    if len(small):
-        raise Unsupported(
-            f"ComBat needs {MIN_CELLS} cells in every batch; found fewer in {listed(small)}"
-        )

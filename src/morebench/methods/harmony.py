@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from morebench.contract import MethodInput, MethodOutput
-from morebench.errors import ContractError, Unavailable, Unsupported, listed
+from morebench.errors import ContractError, Unavailable
 from morebench.methods.pca import first_components
+from morebench.methods.transductive import need_every_cell, need_two_batches
 
 _CELLS_PER_CLUSTER = 30.0  # both versions: min(round(N / 30), 100) clusters
 _MAX_CLUSTERS = 100
@@ -76,7 +77,8 @@ def run(
     """
     import harmonypy
 
-    _check_supported(data)
+    need_every_cell(data, "Harmony")
+    need_two_batches(data, "Harmony")
     release = version("harmonypy")
     major = _major(release)
     z_np = first_components(data, n_components).astype(np.float64)
@@ -149,18 +151,6 @@ def _major(release: str) -> int:
             "whose orientation of the result is known"
         )
     return int(release.split(".", 1)[0])
-
-
-def _check_supported(data: MethodInput) -> None:
-    n_unseen = int((~data.fit_visible).sum())
-    if n_unseen:
-        raise Unsupported(
-            f"Harmony is transductive: it cannot embed cells it was not fitted on, "
-            f"and the split hides {n_unseen} of {data.n_cells} cells from fitting"
-        )
-    batches = np.unique(data.batch)
-    if len(batches) < 2:
-        raise Unsupported(f"Harmony needs two batches; found {listed(batches)}")
 
 
 def _options(

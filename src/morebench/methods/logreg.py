@@ -1,4 +1,4 @@
-"""Logistic regression on principal components: what every annotator has to beat."""
+"""Logistic regression on principal components or genes: what every annotator has to beat."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from morebench.contract import MethodInput, MethodOutput
 from morebench.errors import ContractError, DataError, listed
-from morebench.methods.pca import first_components
+from morebench.methods.spaces import read_space
 
 
 def run(
@@ -18,6 +18,7 @@ def run(
     *,
     seed: int,
     threads: int,
+    space: str,
     n_components: int,
     C: float,
     max_iter: int,
@@ -26,7 +27,7 @@ def run(
     """Fit a multinomial logistic regression on the cells whose label is shown; label every cell.
 
     Components are scaled to mean 0 and variance 1 of the cells that the regression is
-    fitted on.
+    fitted on, genes to variance 1 only: their zeros stay zeros, and the matrix sparse.
 
     Parameters
     ----------
@@ -34,8 +35,10 @@ def run(
         The split's input, with ``labels``.
     seed, threads
         Not used: the solver (L-BFGS) draws nothing and has no threads of its own.
+    space
+        ``pca`` or ``hvg``, see ``spaces.py``.
     n_components
-        Leading principal components to use.
+        Leading principal components to use; ``hvg`` has none.
     C
         Inverse strength of the L2 penalty.
     max_iter
@@ -56,6 +59,8 @@ def run(
         No labels were given at all.
     DataError
         Fewer than two classes are shown, or fewer components are there than asked for.
+    ConfigError
+        There is no such space.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -63,15 +68,14 @@ def run(
     from sklearn.preprocessing import StandardScaler
 
     rows, shown = shown_labels(data, data.fit_visible, "logreg")
-    # float64: the solver's stopping rule is below the resolution of float32
-    x_np = first_components(data, n_components).astype(np.float64)
+    x_nd = read_space(data, space, n_components)
     regression = LogisticRegression(C=C, max_iter=max_iter, class_weight=class_weight)
-    model = make_pipeline(StandardScaler(), regression)
+    model = make_pipeline(StandardScaler(with_mean=space != "hvg"), regression)
     with warnings.catch_warnings():
         # whether it converged stands in the notes
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(x_np[rows], shown)
-    values = model.predict_proba(x_np)
+        model.fit(x_nd[rows], shown)
+    values = model.predict_proba(x_nd)
     return MethodOutput(
         labels=regression.classes_[values.argmax(axis=1)].astype(str),
         probabilities=pd.DataFrame(values, index=data.cell_ids, columns=regression.classes_),

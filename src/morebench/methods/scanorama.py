@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from morebench.contract import MethodInput, MethodOutput
-from morebench.errors import DataError, Unsupported, listed
+from morebench.errors import DataError
 from morebench.methods.annoy_trees import one_thread
+from morebench.methods.transductive import need_every_cell, need_two_batches
 from morebench.models.more.tokens import log_normalise
 
 
@@ -105,15 +106,9 @@ def run(
 
 def _checked_batches(data: MethodInput, approx: bool, knn: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the names of the batches, and the batch of each cell as a number."""
-    n_hidden = int((~data.fit_visible).sum())
-    if n_hidden:
-        raise Unsupported(
-            "Scanorama is transductive: it cannot embed cells it was not fitted on, and the "
-            f"split hides {n_hidden} of {data.n_cells} cells from fitting"
-        )
+    need_every_cell(data, "Scanorama")
+    need_two_batches(data, "Scanorama")
     names, code_n, sizes = np.unique(data.batch, return_inverse=True, return_counts=True)
-    if len(names) < 2:
-        raise Unsupported(f"Scanorama needs two batches; found {listed(names)}")
     # every batch is searched among all before it and among all after it
     fewest = min(sizes[0], sizes[-1])
     if not approx and fewest < knn:

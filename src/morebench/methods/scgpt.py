@@ -100,6 +100,7 @@ def run_scratch(
     d_hid: int,
     n_bins: int,
     max_length: int,
+    train_length: int,
     mask_ratio: float,
     steps: int,
     batch_size: int,
@@ -120,8 +121,8 @@ def run_scratch(
         Of the network.
     n_bins
         Bins of the values, with the one for zeros.
-    max_length
-        Tokens of a cell at most, <cls> included.
+    max_length, train_length
+        Tokens of a cell at most, <cls> included: when it is embedded; in a step of training.
     mask_ratio
         Share of a cell's genes whose values are hidden in training.
     steps, batch_size, learning_rate
@@ -146,7 +147,7 @@ def run_scratch(
     """
     _check(
         d_model=(d_model, 1), n_heads=(n_heads, 1), n_layers=(n_layers, 1), d_hid=(d_hid, 1),
-        n_bins=(n_bins, 3), max_length=(max_length, 2),
+        n_bins=(n_bins, 3), max_length=(max_length, 2), train_length=(train_length, 2),
     )  # fmt: skip
     if d_model % n_heads:
         raise ConfigError(f"n_heads: found {n_heads}; valid: a divisor of d_model, {d_model}")
@@ -161,7 +162,7 @@ def run_scratch(
     from morebench.models.scgpt.train import Training, fit_masked
     from morebench.models.scgpt.vocabulary import vocabulary_of
 
-    training = Training(mask_ratio, max_length, steps, batch_size, learning_rate)
+    training = Training(mask_ratio, train_length, steps, batch_size, learning_rate)
     vocabulary = vocabulary_of(data.genes)
     shape = Shape(len(vocabulary), d_model, n_heads, n_layers, d_hid, dropout)
     number_g = vocabulary.of_genes(data.genes)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from morebench.contract import MethodInput, MethodOutput
-from morebench.errors import ConfigError, Unsupported, listed
+from morebench.errors import ConfigError, listed
 from morebench.methods import harmony, scrublet
 from morebench.methods.pca import first_components
+from morebench.methods.transductive import need_two_batches
 
 
 def run(
@@ -77,9 +78,7 @@ def run(
     """
     if n_neighbors < 1:
         raise ConfigError(f"n_neighbors: found {n_neighbors}; valid: 1 or more")
-    names = np.unique(data.batch)
-    if len(names) < 2:
-        raise Unsupported(f"Harmony needs two batches; found {listed(names)}")
+    need_two_batches(data, "Harmony")
     found = scrublet.run(
         data,
         seed=seed,
