@@ -53,8 +53,8 @@ def read_checked(model: str | None, model_sha256: str | None) -> bytes | None:
     found, wanted = hashlib.sha256(content).hexdigest(), str(model_sha256).lower()
     if found != wanted:
         raise ConfigError(
-            f"model: {model} has the SHA-256 {found}, and model_sha256 says {wanted}; the file "
-            "was not opened. Valid: the file that the hash was taken of"
+            f"model: {model} has the SHA-256 {found}, and model_sha256 says {wanted}; it "
+            "was not unpickled. Valid: the file that the hash was taken of"
         )
     return content
 

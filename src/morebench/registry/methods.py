@@ -201,11 +201,11 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         "morebench.methods.harmony:run",
         "unsupervised",
         ("embedding",),
-        "Korsunsky et al. 2019; harmonypy 0.0.10 with lambda = 1, as in the paper",
+        "Korsunsky et al. 2019; harmonypy 0.0.10, theta = 2, lambda = 1, as in the R package",
         "GPL-3.0",
         frozen(
             n_components=30,
-            theta=None,
+            theta=2.0,
             lamb=1.0,
             sigma=0.1,
             nclust=None,
@@ -315,7 +315,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         "morebench.methods.celltypist:run",
         "semi-supervised",
         ("labels", "probabilities"),
-        "Dominguez Conde et al. 2022; celltypist 1.7.1, trained on the cells shown, or a given model",
+        "Dominguez Conde et al. 2022; celltypist 1.7.1, trained on shown cells or a given model",
         "MIT",
         frozen(
             C=1.0,
