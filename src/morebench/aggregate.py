@@ -272,7 +272,8 @@ def write_tables(config: Config, results: Path, tables: Path) -> None:
     """Write all tables of a run from what exists below ``results``.
 
     ``scores.tsv, summary.tsv, annotation_pooled.tsv, annotation_differences.tsv,
-    annotation_crosstab.tsv, annotation_types.tsv, annotation_agreement.tsv, runtime.tsv, failures.tsv, manifest.tsv, methods.tsv, datasets.tsv`` and ``run.json``.
+    annotation_crosstab.tsv, annotation_types.tsv, annotation_agreement.tsv, runtime.tsv,
+    failures.tsv, manifest.tsv, methods.tsv, datasets.tsv`` and ``run.json``.
     The same results give the same bytes, but for ``runtime.tsv`` and ``run.json``.
     """
     paths = Paths(results)

@@ -52,7 +52,7 @@ class Paths:
         return self.root / "scores" / dataset / split / f"{task}.parquet"
 
     def pooled(self, dataset: str, part: str) -> Path:
-        """Return what is pooled over held-out batches: ``annotation``, ``differences``, ``crosstab``."""
+        """Return what is pooled over held-out batches: annotation, differences, crosstab."""
         return self.root / "pooled" / dataset / f"{part}.parquet"
 
     def umap(self, dataset: str, split: str) -> Path:

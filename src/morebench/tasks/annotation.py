@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -81,7 +81,7 @@ def _statistic(metric: str, c: Candidate, query: _Query) -> Statistic:
         return lambda indices: 1 - classification.calibration_errors(confidence, right, indices)
     if metric == "macro_f1_voted":
         labels = vote(labels, query.cluster_n)
-    measure = {
+    measure: Callable[..., np.ndarray] = {
         "accuracy": classification.accuracy,
         "balanced_accuracy": classification.balanced_accuracy,
         "rare_recall": classification.balanced_accuracy,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from itertools import combinations
 
@@ -60,9 +61,8 @@ def _pairs(
 def _counts(
     method: str, other: str, seed: int, label: np.ndarray, other_label: np.ndarray
 ) -> Iterator[tuple[str, str, int, str, str, int]]:
-    pairs = pd.DataFrame({"label": label, "other": other_label}).value_counts().sort_index()
-    for (one, two), n in pairs.items():
-        yield method, other, seed, str(one), str(two), int(n)
+    for (one, two), n in sorted(Counter(zip(label, other_label, strict=True)).items()):
+        yield method, other, seed, str(one), str(two), n
 
 
 def types_table(table: pd.DataFrame) -> pd.DataFrame:
