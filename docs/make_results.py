@@ -62,6 +62,7 @@ def main() -> None:
     """Read the tables, write the page."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("results", type=Path)
+    parser.add_argument("--note", default="", help="what a reader should know of this run")
     given = parser.parse_args()
     tables = given.results / "tables"
     if not (tables / "run.json").exists():
@@ -80,6 +81,8 @@ def main() -> None:
     ]
     uses = ", ".join(f"{n} ({u})" for n, u in zip(order, datasets["use"], strict=True))
     page.append(f"Sets: {uses}.\n")
+    if given.note:
+        page.append(f"{given.note}\n")
     for split, metric, words in (
         ("all", "total", "Integration without labels: total"),
         ("all", "batch_total", "Integration without labels: batch removal"),

@@ -1,5 +1,6 @@
 """The CellTypist adapter, against celltypist called directly on the cells inside scanpy."""
 
+import dataclasses
 import hashlib
 import importlib
 import os
@@ -148,6 +149,22 @@ def test_majority_voting_is_that_of_the_package(cells, make):
     data.fit_visible[0] = False
     with pytest.raises(Unsupported, match="hides 1 of 700 cells"):
         run(data, majority_voting=True)
+
+
+def test_few_cells_are_not_voted_on_and_the_notes_say_so(make):
+    data = make()
+    rows = np.r_[
+        np.flatnonzero([v is not None for v in data.labels])[:30],
+        np.flatnonzero([v is None for v in data.labels])[:10],
+    ]
+    few = dataclasses.replace(
+        data, cell_ids=data.cell_ids[rows], counts_ng=data.counts_ng[rows],
+        pca_np=data.pca_np[rows], obs=data.obs.iloc[rows], fit_visible=data.fit_visible[rows],
+        labels=data.labels[rows],
+    )  # fmt: skip
+    out = run(few, majority_voting=True)
+    np.testing.assert_array_equal(out.labels, run(few).labels)
+    assert out.notes["labels"].startswith("no votes")
 
 
 def test_parameters_reach_the_package(make):

@@ -118,9 +118,12 @@ def run(
             "names": "labels are in the model's own words: scores need the dataset's in the same",
         }
     found = celltypist.annotate(adata, model=used, majority_voting=majority_voting)
-    column = "majority_voting" if majority_voting else "predicted_labels"
+    voted = "majority_voting" in found.predicted_labels
+    column = "majority_voting" if voted else "predicted_labels"
     notes["probabilities"] = "one-vs-rest sigmoids over their row sum"
-    if majority_voting:
+    if majority_voting and not voted:
+        notes["labels"] = "no votes: CellTypist takes none where there are 50 cells or fewer"
+    elif majority_voting:
         notes["labels"] = "majority within clusters; the probabilities are those of each cell"
     n_parameters = used.classifier.coef_.size + used.classifier.intercept_.size
     return MethodOutput(

@@ -35,7 +35,7 @@ def label_oracle(data: MethodInput, *, seed: int, threads: int, jitter: float) -
     Returns
     -------
     MethodOutput
-        ``embedding`` (n, types).
+        ``embedding`` (n, types + 1): the last column is that of cells without a label.
     """
     _, code_n = _codes(data, "label_oracle")
     return MethodOutput(embedding=_at_types(code_n, jitter, np.random.default_rng(seed)))
@@ -54,7 +54,7 @@ def labels_shuffled(data: MethodInput, *, seed: int, threads: int, jitter: float
     Returns
     -------
     MethodOutput
-        ``embedding`` (n, types).
+        ``embedding`` (n, types + 1): the last column is that of cells without a label.
     """
     _, code_n = _codes(data, "labels_shuffled")
     rng = np.random.default_rng(seed)
