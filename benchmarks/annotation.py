@@ -79,7 +79,7 @@ def main() -> None:
     import yaml
     from sklearn.metrics import accuracy_score, f1_score, recall_score
 
-    from morebench.models.more.calibrate import calibration_error
+    from morebench.metrics.classification import calibration_errors
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--results", type=Path, default=Path("results/real"))
@@ -107,7 +107,10 @@ def main() -> None:
                 if len(rare)
                 else np.nan
             )
-            errors = [calibration_error(p, code) for _, p, code in (f[variant] for _, f in pooled)]
+            errors = [
+                calibration_errors(p.max(1), p.argmax(1) == code, np.arange(len(p))[None])[0]
+                for _, p, code in (f[variant] for _, f in pooled)
+            ]
             error = np.average(errors, weights=[len(t) for t, _ in pooled])
             print(
                 f"| {variant} | {f1:.3f} | {accuracy_score(truth, labels):.3f} | {recall:.3f} | "

@@ -310,10 +310,10 @@ def all_figures():
 
 
 def annotators():
-    """Methods that give labels, MoRE and CellTypist first, with their titles."""
-    found = {n: m.spec.title for n, m in METHODS.items() if "labels" in m.spec.outputs}
-    first = [n for n in ("more_sup", "celltypist") if n in found]
-    return {n: found[n] for n in dict.fromkeys([*first, *found])}
+    """Methods with their titles: MoRE and CellTypist, others that give labels, the rest."""
+    first = [n for n in ("more_sup", "celltypist") if n in METHODS]
+    own = [n for n, m in METHODS.items() if "labels" in m.spec.outputs]
+    return {n: METHODS[n].spec.title for n in dict.fromkeys([*first, *own, *METHODS])}
 
 
 def all_splits():

@@ -41,8 +41,7 @@ def main(
     for name, path in {"all_genes": all_genes, "features": features}.items():
         if path is not None:
             files[runner.INPUT_NAMES[name]] = path
-    earlier = read_status(pretrained) if pretrained is not None else None
-    if pretrained is not None and earlier is not None and earlier.state == "ok":
+    if pretrained is not None and read_status(pretrained).state == "ok":
         files[runner.INPUT_NAMES["pretrained"]] = pretrained / MODEL_FILE
     shown = None
     if labels is not None:

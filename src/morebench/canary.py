@@ -57,11 +57,11 @@ def source_cells(seed: int) -> AnnData:
     """Return simulated cells with planted types, doublets by chance, and batches."""
     from morebench.data.simulate import sim_multiome
 
-    cells = sim_multiome(**SIZES, seed=seed).mod["rna"].copy()
+    whole = sim_multiome(**SIZES, seed=seed)
+    cells = whole.mod["rna"].copy()
     rng = np.random.default_rng(seed)
-    whole = sim_multiome(**SIZES, seed=seed).obs
     for column in ("batch", "cell_type"):
-        cells.obs[column] = whole.loc[cells.obs_names, column].astype(str).to_numpy()
+        cells.obs[column] = whole.obs.loc[cells.obs_names, column].astype(str).to_numpy()
     cells.obs = cells.obs[["batch", "cell_type"]]
     cells.obs["is_doublet"] = rng.random(cells.n_obs) < 0.1
     return cells

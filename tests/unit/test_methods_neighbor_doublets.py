@@ -21,6 +21,7 @@ from morebench.methods.simulated_doublets import (
     neighbor_share,
 )
 from morebench.models.more.settings import Settings
+from morebench.models.more.tokens import log_normalise
 from morebench.registry import METHODS
 
 KNN = dict(METHODS["knn_doublets"].params)
@@ -162,9 +163,9 @@ def test_small_batches_take_their_scores_from_the_whole_dataset(run):
         out = run(data, seed=3)
         # the run over all cells, as of one batch but with the fallback's own pairs
         pairs = draw_pairs(112, 224, np.random.default_rng([3, 112]))
-        logs = nd.log_shares(data.counts_ng)
+        logs = log_normalise(data.counts_ng)
         model = PCA(30, svd_solver="arpack", random_state=3).fit(logs)
-        z_sd = model.transform(nd.log_shares(add_pairs(data.counts_ng, pairs)))
+        z_sd = model.transform(log_normalise(add_pairs(data.counts_ng, pairs)))
         whole = neighbor_share(model.transform(logs), z_sd, default_neighbors(112, 224))
         np.testing.assert_allclose(out.doublet_score[100:], whole[100:])
     notes = out.notes["batches"]

@@ -49,3 +49,9 @@ def test_the_figure_shows_every_pair_and_its_shares(tmp_path):
     save_figure(figure, tmp_path / "a.svg", source={"table": "t.tsv"})
     text = (tmp_path / "a.svg").read_text()
     assert "unknown" in text and "Shares of each row" in text
+
+
+def test_without_any_answer_the_figure_says_so(tmp_path):
+    figure = draw_agreement(TABLE[:0], [], {}, "Data: held out")
+    save_figure(figure, tmp_path / "a.svg", source={"table": "t.tsv"})
+    assert "No method gave labels" in (tmp_path / "a.svg").read_text()

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from morebench.contract import MethodInput, MethodOutput
 from morebench.errors import ConfigError, DataError, Unsupported
@@ -19,7 +18,6 @@ from morebench.methods.simulated_doublets import (
 
 # As for Scrublet: in fewer cells there is no neighbourhood to speak of.
 MIN_CELLS = 20
-TARGET_SUM = 1e4
 
 #: Takes rows of the dataset and pairs of positions among them; returns the embeddings of
 #: these cells (n, d) and of the simulated doublets (s, d), in one space.
@@ -81,8 +79,10 @@ def run(
     def embed(rows: np.ndarray, pairs_s2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         from sklearn.decomposition import PCA
 
+        from morebench.models.more.tokens import log_normalise
+
         counts_ng = data.counts_ng[rows]
-        x_ng, x_sg = log_shares(counts_ng), log_shares(add_pairs(counts_ng, pairs_s2))
+        x_ng, x_sg = log_normalise(counts_ng), log_normalise(add_pairs(counts_ng, pairs_s2))
         p = min(n_components, len(rows) - 1, x_ng.shape[1] - 1)
         if p < 1:
             raise DataError(f"genes: found {x_ng.shape[1]}; valid: 2 or more")
@@ -155,14 +155,6 @@ def run_more(
         parameters_frozen=model.parameters_frozen,
         notes=notes,
     )
-
-
-def log_shares(counts_ng: sp.csr_matrix) -> sp.csr_matrix:
-    """Return (n, g) log(1 + 10,000 x share of the cell's counts); empty cells stay empty."""
-    from sklearn.preprocessing import normalize
-
-    share_ng = normalize(sp.csr_matrix(counts_ng, dtype=np.float64), norm="l1")
-    return (share_ng * TARGET_SUM).log1p()
 
 
 def _check(data: MethodInput, method: str, sim_ratio: float, n_neighbors: int | None) -> None:

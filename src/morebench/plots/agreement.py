@@ -66,7 +66,8 @@ def draw_agreement(
     table : DataFrame
         ``method, other, label, other_label, n_cells``: cells pooled over held-out batches.
     pairs
-        What is compared; ``truth`` as the other one is the truth.
+        What is compared; ``truth`` as the other one is the truth. Without any, the figure
+        says so: methods that failed must not fail the run.
     titles
         Method to its title.
     title
@@ -80,9 +81,14 @@ def draw_agreement(
     from matplotlib.figure import Figure
 
     panels = [(m, o, shares(table, m, o)) for m, o in pairs]
-    rows = max(len(p) for *_, p in panels)
+    rows = max((len(p) for *_, p in panels), default=0)
     widths = [p.shape[1] for *_, p in panels]
     with house_style():
+        if not panels:
+            fig = Figure(figsize=(4, 1), layout="constrained")
+            fig.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")
+            fig.text(0.01, 0.3, "No method gave labels for every held-out batch.", color=FAINT)
+            return fig
         size = (_CELL * sum(widths) + 1.4 * len(panels), _CELL * rows + 1.9)
         fig = Figure(figsize=size, layout="constrained")
         fig.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")

@@ -12,9 +12,10 @@ import numpy as np
 
 from morebench.errors import listed
 from morebench.metrics import classification
-from morebench.metrics.resampling import Statistic, bootstrap_values, percentile_interval
+from morebench.metrics.resampling import Statistic
 from morebench.metrics.undefined import UndefinedMetric
 from morebench.tasks.contract import Candidate, Score, TaskData, unscored
+from morebench.tasks.intervals import score_with_interval
 from morebench.tasks.transfer import with_labels
 from morebench.tasks.voting import over_clusters, vote
 
@@ -124,13 +125,11 @@ def _candidate(c: Candidate, data: TaskData, query: _Query, n_boot: int, seed: i
         except UndefinedMetric as undefined:
             out.append(unscored(c, name, "not_applicable", str(undefined)))
             continue
-        low, high = percentile_interval(bootstrap_values(statistic, n, n_boot, seed))
-        value = float(statistic(np.arange(n)[None, :])[0])
         out.append(
-            Score(
-                c.method, c.track, c.seed, name, value, n, coverage, low, high, reason=note
+            score_with_interval(
+                c, name, statistic, n, n_boot=n_boot, seed=seed, coverage=coverage, reason=note
             )
-        )  # fmt: skip
+        )
     return out
 
 
@@ -165,8 +164,7 @@ def score(
         One a candidate and metric of ``METRICS``. ``rare_*`` are over types below 1 % of the
         labelled cells; ``calibration`` is 1 less the expected calibration error.
     """
-    usable = np.array([label is not None for label in data.cell_type], dtype=bool)
-    index = np.flatnonzero(data.scored & usable)
+    index = data.labelled
     cluster_n = over_clusters(data.pca_np, seed=seed, threads=threads)
     query = _Query(index, data.cell_type[index].astype(str), rare_types(data.cell_type), cluster_n)
     n_boot = int(params.get("n_boot", 1000))

@@ -38,6 +38,12 @@ class TaskData:
     shown: np.ndarray
     pca_np: np.ndarray
 
+    @property
+    def labelled(self) -> np.ndarray:
+        """Places of the scored cells that have a usable label, (m,) array of int."""
+        usable = np.array([label is not None for label in self.cell_type], dtype=bool)
+        return np.flatnonzero(self.scored & usable)
+
 
 @dataclass
 class Candidate:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from morebench.metrics import ranking
-from morebench.metrics.resampling import bootstrap_values, percentile_interval
 from morebench.tasks.contract import Candidate, Score, TaskData, unscored
+from morebench.tasks.intervals import score_with_interval
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +41,13 @@ def _candidate(
     if values is None or reason:
         log.error("%s", reason)
         return [unscored(c, name, "failed", reason) for name in _METRICS]
-    everything = np.arange(len(index))[None, :]
-    out = []
-    for name, metric in _METRICS.items():
-        statistic = ranking.statistic(metric, positive, np.asarray(values, dtype=float)[index])
-        low, high = percentile_interval(bootstrap_values(statistic, len(index), n_boot, seed))
-        value = float(statistic(everything)[0])
-        out.append(Score(c.method, c.track, c.seed, name, value, len(index), 1.0, low, high))
-    return out
+    own = np.asarray(values, dtype=float)[index]
+    return [
+        score_with_interval(
+            c, name, ranking.statistic(metric, positive, own), len(index), n_boot=n_boot, seed=seed
+        )
+        for name, metric in _METRICS.items()
+    ]
 
 
 def score(

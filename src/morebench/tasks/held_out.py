@@ -50,8 +50,7 @@ def held_out(data: TaskData, candidates: Sequence[Candidate]) -> HeldOut:
 
     A method that gives an embedding and no labels gets those of the nearest shown cells.
     """
-    usable = np.array([label is not None for label in data.cell_type], dtype=bool)
-    cells = np.flatnonzero(data.scored & usable)
+    cells = data.labelled
     answers = []
     for c in candidates:
         state, reason, predicted = c.state, c.reason, None

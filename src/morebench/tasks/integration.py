@@ -186,8 +186,7 @@ def metric_names() -> list[str]:
 
 
 def _cells(data: TaskData, seed: int, threads: int) -> _Cells:
-    usable = np.array([label is not None for label in data.cell_type], dtype=bool)
-    index = np.flatnonzero(data.scored & usable)
+    index = data.labelled
     return _Cells(
         index=index,
         labels=data.cell_type[index].astype(str),

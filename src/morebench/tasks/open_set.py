@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from morebench.metrics import ranking
-from morebench.metrics.resampling import bootstrap_values, percentile_interval
 from morebench.tasks.contract import Candidate, Score, TaskData, unscored
+from morebench.tasks.intervals import score_with_interval
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +45,12 @@ def _candidate(
         log.error("%s", reason)
         return [unscored(c, name, "failed", reason) for name in _METRICS]
     values = novelty(c)[index]
-    out = []
-    for name, metric in _METRICS.items():
-        statistic = ranking.statistic(metric, new, values)
-        low, high = percentile_interval(bootstrap_values(statistic, len(index), n_boot, seed))
-        value = float(statistic(np.arange(len(index))[None, :])[0])
-        out.append(Score(c.method, c.track, c.seed, name, value, len(index), 1.0, low, high))
-    return out
+    return [
+        score_with_interval(
+            c, name, ranking.statistic(metric, new, values), len(index), n_boot=n_boot, seed=seed
+        )
+        for name, metric in _METRICS.items()
+    ]
 
 
 def score(
@@ -81,8 +80,7 @@ def score(
     list of Score
         AUROC and AUPRC of ``novelty`` for the new type, of each candidate.
     """
-    usable = np.array([label is not None for label in data.cell_type], dtype=bool)
-    index = np.flatnonzero(data.scored & usable)
+    index = data.labelled
     taught = sorted({str(label) for label in data.shown if label is not None})
     new = np.isin(data.cell_type[index].astype(str), taught, invert=True)
     n_boot = int(params.get("n_boot", 1000))

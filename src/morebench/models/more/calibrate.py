@@ -154,26 +154,3 @@ def choose_strength(
         losses[strength] = log_loss(temper(logits[ok], t), y[ok])
     best = min(losses, key=lambda s: losses[s])
     return best, temperatures[best], losses
-
-
-def calibration_error(probability_nk: np.ndarray, y: np.ndarray, n_bins: int = 15) -> float:
-    """Expected calibration error of the most probable class (Guo et al. 2017, eq. 3).
-
-    Parameters
-    ----------
-    probability_nk : (n, k) array
-    y : (n,) array of int
-        Column of the true class; -1 where it has none, so that any answer is wrong.
-    n_bins
-        Bins of equal width over [0, 1].
-
-    Returns
-    -------
-    float in [0, 1]
-        Mean over cells of the distance between confidence and accuracy of their bin.
-    """
-    confidence = probability_nk.max(axis=1)
-    right = probability_nk.argmax(axis=1) == y
-    at = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    gap = np.bincount(at, confidence - right, minlength=n_bins)
-    return float(np.abs(gap).sum() / len(y))
