@@ -76,7 +76,7 @@ def pooled_table(config: Config, paths: Paths, part: str, columns: Sequence[str]
         {(row["dataset"], row[k]) for k in ("method", "other") if k in row} <= wanted
         for row in table.to_dict("records")
     ]
-    return table[kept].reset_index(drop=True)
+    return table[np.array(kept, dtype=bool)].reset_index(drop=True)  # a list would choose columns
 
 
 def _by_dataset(

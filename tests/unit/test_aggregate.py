@@ -24,6 +24,7 @@ from morebench.io.atomic import write_json, write_parquet
 from morebench.io.outputs import Status, write_status
 from morebench.paths import Paths
 from morebench.plan import Run, expected, runs
+from morebench.tasks.crosstab import CROSSTAB_COLUMNS
 
 METRICS = ("ilisi", "total")
 
@@ -312,3 +313,14 @@ def test_written_tables_are_the_same_bytes_for_the_same_results(config, paths, t
     record = json.loads((tmp_path / "one/run.json").read_text())
     assert set(record["packages"]) == set(aggregate.PACKAGES)
     assert len(record["config_hash"]) == 12 and record["commit"]
+
+
+def test_a_dataset_that_nobody_annotated_leaves_empty_tables(config, paths, tmp_path):
+    """All annotators failed: there is no row, and the columns stay."""
+    everything(config, paths)
+    score(paths, config)
+    write_parquet(paths.pooled("d", "crosstab"), pd.DataFrame(columns=list(CROSSTAB_COLUMNS)))
+    write_tables(config, tmp_path, tmp_path / "tables")
+    for name in ("crosstab", "types", "agreement"):
+        table = pd.read_csv(tmp_path / "tables" / f"annotation_{name}.tsv", sep="\t")
+        assert not len(table) and {"dataset", "method"} <= set(table), name
