@@ -3,8 +3,11 @@ CORES ?= all
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TOOLS := .venvs/tools
+HASHED := envs/hashed
+TORCH ?= torch
 
-.PHONY: reproduce test retry install lint format docs-images clean
+.PHONY: reproduce test retry install install-hashed hashes audit lint format docs-images clean
 
 reproduce: $(INSTALLED)
 	$(BIN)/snakemake --cores $(CORES)
@@ -23,6 +26,30 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/morebench environments
 	touch $(INSTALLED)
+
+# As install, but pip takes no file whose SHA-256 is not listed; TORCH=torch-cpu for CPUs.
+install-hashed:
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(HASHED)/build.txt
+	$(BIN)/python -m pip install --quiet --require-hashes --no-build-isolation \
+		--requirement $(HASHED)/main.txt --requirement $(HASHED)/$(TORCH).txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/morebench environments
+	touch $(INSTALLED)
+
+$(TOOLS)/.installed: $(HASHED)/tools.txt
+	$(PYTHON) -m venv --clear $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --require-hashes --requirement $(HASHED)/tools.txt
+	touch $@
+
+# The files of envs/hashed from the pins, and known vulnerabilities of what they name. Strict:
+# a package that the service does not know counts as not audited, and that is a failure.
+hashes: $(TOOLS)/.installed
+	$(TOOLS)/bin/python $(HASHED)/make.py
+
+audit: $(TOOLS)/.installed
+	$(TOOLS)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+		$(foreach name,main torch harmony_published tools,--requirement $(HASHED)/$(name).txt)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ BEGIN, END = "<!-- import map: begin -->", "<!-- import map: end -->"
 CONTRACT = "contract"
 # Lowest first. A module imports from its own layer and from those before it.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "registry", "provenance"),
+    ("errors", "registry", "provenance", "threads"),
     (CONTRACT,),
     ("io",),
     ("data",),
@@ -31,8 +31,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("stats",),
     ("tasks",),
     ("config", "plan", "paths", "preflight"),
-    ("environments", "child", "runner", "digest", "job"),
-    ("evaluate", "aggregate", "canary", "selftest"),
+    ("environments", "child", "runner", "shards", "digest", "job"),
+    ("evaluate", "aggregate", "robustness", "canary", "selftest", "crate"),
     ("plots",),
     ("umap", "report"),
     ("cli", "cli_more"),

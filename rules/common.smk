@@ -22,6 +22,7 @@ from morebench.digest import code_digest
 from morebench.errors import MorebenchError
 from morebench.paths import Paths
 from morebench.preflight import check as preflight
+from morebench.robustness.plan import curves
 from morebench.selftest.plan import DATASET as SELFTEST
 from morebench.selftest.plan import dataset_of
 
@@ -44,6 +45,8 @@ BACKBONES = settings_of.backbones_of(CONFIG)
 POOLED = list(
     dict.fromkeys(d for d, s, t in SCORED if (registry.split_kind(s), t) == ("lobo", "annotation"))
 )
+CURVED = list(dict.fromkeys(curve.base for curve in curves(CONFIG)))  # bases of derived datasets
+SHARDED = [name for name, d in CONFIG.datasets.items() if d.shards is not None]
 WITH_CONDA = "conda" in {str(m) for m in workflow.deployment_settings.deployment_method}
 # Jobs inherit these: their commands find the library, the scripts and this interpreter.
 os.environ.update(
@@ -62,6 +65,7 @@ wildcard_constraints:
     split=r"(all|partial|lobo-[\w.]+|unseen-[\w.]+|newtype-[\w.]+)",
     seed=r"\d+",
     backbone="|".join(map(re.escape, BACKBONES)) or "none",
+    shard=r"\d+",
 
 
 def digest(name, *modules):
@@ -165,6 +169,42 @@ def method_inputs(wildcards):
         split = registry.fit_split(wildcards.split)
         found["pretrained"] = PATHS.embedding(
             plan.Run(wildcards.dataset, split, earlier, wildcards.seed)
+        )
+    return found
+
+
+def any_of(names):
+    """A wildcard's pattern: one of some names; matches nothing where there are none."""
+    return "|".join(names) or r"(?!)"
+
+
+def shard_numbers(wildcards):
+    return range(CONFIG.datasets[wildcards.dataset].shards.number)
+
+
+def shard_of(wildcards):
+    return f"{wildcards.shard}/{CONFIG.datasets[wildcards.dataset].shards.number}"
+
+
+def sample_of(wildcards):
+    told = CONFIG.datasets[wildcards.dataset].shards
+    return f"{told.fit or ''}:{told.seed}"
+
+
+def sample_inputs(wildcards):
+    """What a model is fitted on; all genes are one modality's here, which the input has."""
+    return {k: v for k, v in method_inputs(wildcards).items() if k != "all_genes"}
+
+
+def shard_inputs(wildcards):
+    """What embeds a range: its features and the fitted model; labels have done their part."""
+    run = plan.Run(wildcards.dataset, wildcards.split, wildcards.method, wildcards.seed)
+    found = {"data": fit_input(wildcards), "pretrained": PATHS.shard(run, "fit")}
+    backbone = settings_of.backbone_of(METHODS[wildcards.method])
+    if backbone is not None:
+        split = registry.fit_split(wildcards.split)
+        found["features"] = PATHS.shard_features(
+            wildcards.dataset, split, backbone, wildcards.shard
         )
     return found
 
@@ -274,7 +314,11 @@ def task_digest(wildcards):
 
 
 def task_settings(wildcards):
-    return compact({"seed": CONFIG.evaluation.seed, "n_boot": CONFIG.evaluation.n_boot})
+    told = CONFIG.evaluation
+    settings = {"seed": told.seed, "n_boot": told.n_boot}
+    if told.sample is not None:
+        settings |= {"sample": told.sample, "repeats": told.repeats}
+    return compact(settings)
 
 
 def title_of(wildcards):
@@ -306,6 +350,7 @@ def all_figures():
     names += [f"{d}/umap-{s}.svg" for d, s in drawn_splits()]
     names += [f"{d}/scores-{s}-{t}.svg" for d, s, t in SCORED]
     names += [f"{d}/agreement.svg" for d in POOLED]
+    names += [f"{d}/robustness.svg" for d in CURVED]
     return [PATHS.figure(n) for n in names]
 
 

@@ -25,6 +25,7 @@ rule embed:
         settings=method_settings,
         optional=optional_inputs,
         here="--this-environment" if WITH_CONDA else "",
+        part="",
         code=lambda wildcards: digest("embed", "morebench.child", spec_of(wildcards).entry),
     message:
         "run {wildcards.method} on {wildcards.dataset} / {wildcards.split}, seed {wildcards.seed}"
@@ -34,4 +35,4 @@ rule embed:
         "--settings {params.settings:q} --dataset {wildcards.dataset} --split {wildcards.split} "
         "--seed {wildcards.seed} --log {log} --threads {threads} --gpu {resources.gpu} --mem-mb {resources.limit_mb} "
         "--runtime-min {resources.limit_min} --attempt {resources.attempt} "
-        "--attempts {resources.attempts} {params.here} 2>> {log}"
+        "--attempts {resources.attempts} --part={params.part} {params.here} 2>> {log}"

@@ -25,7 +25,7 @@ rule evaluate:
     message:
         "score {wildcards.task} on {wildcards.dataset} / {wildcards.split}"
     shell:
-        'OMP_NUM_THREADS={threads} python -P "$MOREBENCH_ROOT"/workflow_scripts/evaluate.py '
+        'python -P "$MOREBENCH_ROOT"/workflow_scripts/evaluate.py '
         "{output} --input {input.data} "
         "--split-file {input.split} --truth {input.truth} --dataset {wildcards.dataset} "
         "--split {wildcards.split} --task {wildcards.task} --entry {params.entry} "
@@ -58,7 +58,7 @@ rule pool:
     message:
         "pool annotation of {wildcards.dataset} over its held-out batches"
     shell:
-        'OMP_NUM_THREADS=1 python -P "$MOREBENCH_ROOT"/workflow_scripts/pool_annotation.py '
+        'python -P "$MOREBENCH_ROOT"/workflow_scripts/pool_annotation.py '
         "{output.scores} {output.differences} {output.crosstab} --input {input.data} --truth {input.truth} "
         "--dataset {wildcards.dataset} --splits {params.splits:q} "
         "--entrants {params.entrants:q} --fixed {params.fixed:q} "

@@ -17,11 +17,12 @@ rule features:
     params:
         settings=lambda wildcards: compact(BACKBONES[wildcards.backbone]),
         cache=PATHS.feature_cache,
+        part="",
         code=digest("make_features"),
     message:
         "frozen features of {wildcards.dataset} / {wildcards.split} by {wildcards.backbone}"
     shell:
-        'OMP_NUM_THREADS={threads} python -P "$MOREBENCH_ROOT"/workflow_scripts/make_features.py '
+        'python -P "$MOREBENCH_ROOT"/workflow_scripts/make_features.py '
         "{output} --input {input.data} --settings {params.settings:q} "
         "--cache {params.cache}/{wildcards.dataset} --texts {params.cache}/texts "
-        "--threads {threads} > {log} 2>&1"
+        "--part={params.part} --threads {threads} > {log} 2>&1"

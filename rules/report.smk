@@ -45,6 +45,7 @@ rule aggregate:
                 "manifest.tsv",
                 "methods.tsv",
                 "datasets.tsv",
+                *(["robustness.tsv"] if CURVED else []),
             ),
             category="Tables",
         ),
@@ -172,6 +173,31 @@ rule draw_agreement:
         'python -P "$MOREBENCH_ROOT"/workflow_scripts/draw_agreement.py '
         "{output.svg} {input} --dataset {wildcards.dataset} "
         "--methods {params.methods:q} --title {params.title:q} "
+        "> {log} 2>&1"
+
+
+rule draw_robustness:
+    input:
+        PATHS.table("robustness.tsv"),
+    output:
+        svg=report(
+            PATHS.figure("{dataset}/robustness.svg"),
+            category="Robustness",
+            labels={"dataset": "{dataset}"},
+        ),
+        png=PATHS.figure("{dataset}/robustness.png"),
+    log:
+        PATHS.log_of("figures", "{dataset}", "robustness"),
+    conda:
+        environment("core")
+    params:
+        title=title_of,
+        code=digest("draw_robustness"),
+    message:
+        "draw robustness of {wildcards.dataset}"
+    shell:
+        'python -P "$MOREBENCH_ROOT"/workflow_scripts/draw_robustness.py '
+        "{output.svg} {input} --dataset {wildcards.dataset} --title {params.title:q} "
         "> {log} 2>&1"
 
 

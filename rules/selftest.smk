@@ -27,7 +27,7 @@ rule selftest:
     message:
         "test the metrics on planted effects"
     shell:
-        'OMP_NUM_THREADS={threads} python -P "$MOREBENCH_ROOT"/workflow_scripts/selftest.py '
+        'python -P "$MOREBENCH_ROOT"/workflow_scripts/selftest.py '
         "{output} --input {input.data} --split-file {input.split} --truth {input.truth} "
         "--seed {params.seed} --threads {threads} > {log} 2>&1"
 

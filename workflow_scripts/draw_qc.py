@@ -25,12 +25,15 @@ def main(
     config_hash: Annotated[str, typer.Option(envvar="MOREBENCH_CONFIG_HASH")],
 ) -> None:
     """Write the SVG and its PNG preview."""
+    told = read_json(prepared)
+    # The cut-offs were applied to the base's counts; a derived dataset shows what is left of them.
+    thresholds = [] if "derived" in told else told["thresholds"]
     figure = draw_qc(
         pd.read_parquet(cells),
         pd.read_parquet(genes),
         pd.read_parquet(top_genes),
         np.array(read_json(facts)["pca_variance_ratio"]),
-        read_json(prepared)["thresholds"],
+        thresholds,
         title=title,
     )
     save_figure(figure, output, source=figure_source(cells, config_hash))

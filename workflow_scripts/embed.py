@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from morebench import environments, job, runner
+from morebench import environments, job, runner, shards
 from morebench.io.outputs import MODEL_FILE, Status, read_status
 from morebench.io.prepared import read_truth
 from morebench.io.splits import read_split
@@ -34,15 +34,14 @@ def main(
     features: Annotated[Path | None, typer.Option()] = None,
     pretrained: Annotated[Path | None, typer.Option(help="run whose model to start from")] = None,
     this_environment: Annotated[bool, typer.Option()] = False,
+    part: Annotated[str, typer.Option(help="of a dataset with shards: see shards.part_of")] = "",
 ) -> None:
     """Write the run's directory: its status always, its output when ok."""
     method = json.loads(settings)
-    files = {runner.INPUT_NAMES["input"]: input_file}
-    for name, path in {"all_genes": all_genes, "features": features}.items():
-        if path is not None:
-            files[runner.INPUT_NAMES[name]] = path
+    given = {"input": input_file, "all_genes": all_genes, "features": features}
+    files = {name: path for name, path in given.items() if path is not None}
     if pretrained is not None and read_status(pretrained).state == "ok":
-        files[runner.INPUT_NAMES["pretrained"]] = pretrained / MODEL_FILE
+        files["pretrained"] = pretrained / MODEL_FILE
     shown = None
     if labels is not None:
         table = read_split(labels)
@@ -58,16 +57,20 @@ def main(
         python = Path(sys.executable)
         if not this_environment:
             python = environments.interpreter(method["environment"], root=root, on_progress=print)
-        status = runner.run(
-            method,
-            status,
-            files=files,
-            labels=shown,
-            output=output,
-            limits=runner.Limits(threads, mem_mb, runtime_min * 60, gpu),
-            interpreter=python,
-            attempts=attempts,
-        )
+        with shards.part_of(files, shown, method["outputs"], part) as (files, shown, outputs):
+            status = runner.run(
+                {**method, "outputs": outputs},
+                status,
+                files={runner.INPUT_NAMES[k]: path for k, path in files.items()},
+                labels=shown,
+                output=output,
+                limits=runner.Limits(threads, mem_mb, runtime_min * 60, gpu),
+                interpreter=python,
+                attempts=attempts,
+            )
+    except shards.NoModel as error:
+        status.reason = str(error)
+        runner.write_unrun(output, status)
     except environments.EnvironmentBuildError as error:
         print(error, file=sys.stderr)
         status.reason = f"its environment could not be made: {str(error).splitlines()[0]}"

@@ -11,7 +11,7 @@ import typer
 from morebench import job
 from morebench.frozen import input_features
 from morebench.io.atomic import atomic_directory
-from morebench.io.inputs import read_input
+from morebench.shards import features_part
 
 
 def main(
@@ -21,10 +21,12 @@ def main(
     cache: Annotated[Path, typer.Option(help="folder that keeps what was computed")],
     texts: Annotated[Path, typer.Option(help="folder of text vectors, for all datasets")],
     threads: Annotated[int, typer.Option()],
+    part: Annotated[str, typer.Option(help="a range: see shards.features_part")] = "",
 ) -> None:
     """Write a directory with the features and their sidecar."""
+    data, usual = features_part(input_file, part)
     files = input_features(
-        read_input(input_file), json.loads(settings), cache=cache, texts=texts, threads=threads
+        data, json.loads(settings), cache=cache, texts=texts, threads=threads, usual=usual
     )
     with atomic_directory(output) as directory:
         for file in files:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from morebench.paths import Paths
 from morebench.plan import Run, expected, runs, scored
 from morebench.provenance import commit
 from morebench.registry import ACCEPTED_STATES, METRICS, TASKS
+from morebench.robustness.plan import curves
+from morebench.robustness.table import robustness_table
 from morebench.tasks import crosstab, pooled
 
 MISSING = "missing"  # expected, but its run or scoring did not end
@@ -222,9 +225,8 @@ def methods_table(config: Config, found: Mapping[Run, Status | None]) -> pd.Data
     rows = []
     for name, method in methods_of(config).items():
         ran = [s.versions for r, s in found.items() if r.method == name and s is not None]
-        versions = sorted(
-            {f"{k} {v}" for found_ in ran for k, v in found_.items() if k != "python"}
-        )
+        own = method.spec.packages
+        versions = sorted({f"{k} {found_[k]}" for found_ in ran for k in own if k in found_})
         rows.append(
             {
                 "name": name, "title": method.spec.title, "track": method.spec.track,
@@ -255,8 +257,9 @@ def datasets_table(config: Config, facts: Mapping[str, Mapping[str, Any]]) -> pd
 
 
 def run_facts(config: Config, packages: Sequence[str]) -> dict[str, Any]:
-    """Return what identifies a run: configuration hash, commit, versions."""
+    """Return what identifies a run: configuration hash, commit, versions, when it ended (UTC)."""
     return {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "config_hash": config_hash(config),
         "commit": commit(),
         "python": platform.python_version(),
@@ -273,8 +276,9 @@ def write_tables(config: Config, results: Path, tables: Path) -> None:
 
     ``scores.tsv, summary.tsv, annotation_pooled.tsv, annotation_differences.tsv,
     annotation_crosstab.tsv, annotation_types.tsv, annotation_agreement.tsv, runtime.tsv,
-    failures.tsv, manifest.tsv, methods.tsv, datasets.tsv`` and ``run.json``.
-    The same results give the same bytes, but for ``runtime.tsv`` and ``run.json``.
+    failures.tsv, manifest.tsv, methods.tsv, datasets.tsv`` and ``run.json``; where derived
+    datasets make curves, ``robustness.tsv``. The same results give the same bytes, but for
+    ``runtime.tsv`` and ``run.json``.
     """
     paths = Paths(results)
     found = statuses(config, paths)
@@ -285,10 +289,11 @@ def write_tables(config: Config, results: Path, tables: Path) -> None:
         if paths.prepared_part(name, "json").exists()
     }
     counts = pooled_table(config, paths, "crosstab", crosstab.CROSSTAB_COLUMNS)
+    over_batches = pooled_table(config, paths, "annotation", pooled.SCORE_COLUMNS)
     content = {
         "scores": scores,
         "summary": summary_table(config, scores),
-        "annotation_pooled": pooled_table(config, paths, "annotation", pooled.SCORE_COLUMNS),
+        "annotation_pooled": over_batches,
         "annotation_differences": pooled_table(
             config, paths, "differences", pooled.DIFFERENCE_COLUMNS
         ),
@@ -301,6 +306,8 @@ def write_tables(config: Config, results: Path, tables: Path) -> None:
         "methods": methods_table(config, found),
         "datasets": datasets_table(config, facts),
     }
+    if curves(config):
+        content["robustness"] = robustness_table(config, scores, over_batches, counts, facts)
     for name, frame in content.items():
         write_tsv(tables / f"{name}.tsv", frame)
     write_json(tables / "run.json", run_facts(config, PACKAGES))

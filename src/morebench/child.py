@@ -8,8 +8,9 @@ isolated environment lacks.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
+import platform
 import sys
 import traceback
 from importlib import metadata
@@ -18,6 +19,7 @@ from typing import Any
 
 TASK_FILE = "task.json"
 RESULT_FILE = "result.json"
+ABOUT_FILE = "about.json"
 INPUT_FILE = "input.h5ad"
 LABELS_FILE = "labels.parquet"
 ALL_GENES_FILE = "all_genes.h5mu"
@@ -35,12 +37,37 @@ def _die_with_parent() -> None:
 
 
 def _versions(packages: list[str]) -> dict[str, str]:
-    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    """Return the versions of Python, the system, and some packages."""
+    found = {
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "system": platform.platform(),
+    }
     for name in packages:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
+    return found
+
+
+def _loaded() -> dict[str, str]:
+    """Return the versions of every package that this process has loaded, of BLAS and CUDA."""
+    modules = {name.partition(".")[0] for name in sys.modules}
+    owners = metadata.packages_distributions()
+    found = {n: metadata.version(n) for m in modules for n in owners.get(m, [])}
+    if importlib.util.find_spec("threadpoolctl") is not None:
+        from threadpoolctl import threadpool_info
+
+        # What torch holds of MKL is part of torch, whose version stands above.
+        blas = {
+            f"{p['internal_api']} {p['version']} {p.get('architecture', '')}".strip()
+            for p in threadpool_info()
+            if p["user_api"] == "blas"
+        }
+        found["blas"] = ", ".join(sorted(blas)) or "none"
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        found["cuda"] = str(torch.version.cuda)
     return found
 
 
@@ -57,11 +84,16 @@ def run(directory: Path) -> dict[str, Any]:
     Every exception of a method becomes a state with a reason; its traceback goes to
     standard error, which is the job's log.
     """
+    from morebench import threads
+
+    task = json.loads((directory / TASK_FILE).read_text())
+    _write(directory / ABOUT_FILE, _versions(task["packages"]))
+    threads.limit(task["threads"])  # before anything that has a pool is imported
+
     from morebench.errors import Unavailable, Unsupported
     from morebench.io.inputs import read_input, read_labels
     from morebench.io.outputs import write_output
 
-    task = json.loads((directory / TASK_FILE).read_text())
     result: dict[str, Any] = {"state": "failed", "reason": ""}
     try:
         data = read_input(directory / INPUT_FILE)
@@ -103,7 +135,7 @@ def run(directory: Path) -> dict[str, Any]:
         state = "out_of_memory" if gpu else "failed"
         result |= {"state": state, "reason": f"{type(error).__name__}: {short}"}
     result["peak_gpu_mb"] = _peak_gpu_mb()
-    result["versions"] = _versions(task["packages"])
+    result["versions"] = {**_loaded(), **_versions(task["packages"])}
     return result
 
 
@@ -111,10 +143,13 @@ def main() -> None:
     """Run the work directory named on the command line."""
     _die_with_parent()
     directory = Path(sys.argv[1])
-    result = run(directory)
-    part = directory / f"{RESULT_FILE}.part"
-    part.write_text(json.dumps(result, allow_nan=False))
-    part.rename(directory / RESULT_FILE)
+    _write(directory / RESULT_FILE, run(directory))
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    part = file.with_name(f"{file.name}.part")
+    part.write_text(json.dumps(content, allow_nan=False))
+    part.rename(file)
 
 
 if __name__ == "__main__":

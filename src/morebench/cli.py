@@ -174,6 +174,17 @@ def canary(
 
 
 @app.command()
+def crate(
+    results: Annotated[Path, typer.Argument(help="folder of a finished run")],
+    output: Annotated[Path, typer.Argument(help="folder, or file that ends in .zip")],
+) -> None:
+    """Write a finished run as an RO-Crate: tables, figures, statuses, configuration, code."""
+    from morebench.crate import write_crate
+
+    print(f"{output}: {write_crate(results, output)} files and their metadata")
+
+
+@app.command()
 def environments(
     root: Annotated[Path, typer.Option(help="checkout that holds envs/ and .venvs/")] = Path(),
 ) -> None:

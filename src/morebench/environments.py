@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from morebench.errors import ConfigError, MorebenchError, listed
 from morebench.registry import ENVIRONMENTS, EnvironmentSpec
 
 FOLDER = ".venvs"
+HASHED = "hashed"  # folder beside an environment file that holds its pins with hashes
 READY = "ready.json"
 NOT_INSTALLED = "not installed"
 _LOG_LINES = 25
@@ -86,7 +88,8 @@ def interpreter(
     spec = ENVIRONMENTS[name]
     if not spec.isolated:
         return Path(sys.executable)
-    wanted = pins((files or root) / spec.file)
+    file = (files or root) / spec.file
+    wanted = pins(file)
     home = root.resolve() / FOLDER / f"{name}-{_key(wanted)}"
     if _is_ready(home):
         return _python(home)
@@ -95,7 +98,7 @@ def interpreter(
     with _locked(home, say):
         if not _is_ready(home):
             say(f"making environment {name} in {home} ({len(wanted)} packages, once)")
-            _build(spec, wanted, home)
+            _build(spec, wanted, home, file.parent / HASHED / f"{file.stem}.txt")
             say(f"environment {name} is ready")
     return _python(home)
 
@@ -196,7 +199,27 @@ class _locked:
         self._lock.release()
 
 
-def _build(spec: EnvironmentSpec, wanted: tuple[str, ...], home: Path) -> None:
+def _pin(name: str, version: str) -> str:
+    """Return a pin with its name as package indexes spell it (PEP 503)."""
+    return f"{re.sub('[-_.]+', '-', name).lower()}=={version}"
+
+
+def _requested(hashed: Path, wanted: tuple[str, ...]) -> list[str]:
+    """Return pip's words for the pins: with hashes where there is a file of these."""
+    if not hashed.is_file():
+        return list(wanted)
+    found = re.findall(r"^([\w.-]+)==([^\s;\\]+)", hashed.read_text(), re.M)
+    known = {_pin(name, version) for name, version in found}
+    told = {_pin(*line.split("==")) for line in wanted}
+    if known != told:
+        raise EnvironmentBuildError(
+            f"{hashed}: found {listed(sorted(known - told))}, the environment file has "
+            f"{listed(sorted(told - known))}; 'make hashes' writes it anew"
+        )
+    return ["--require-hashes", "--requirement", str(hashed)]
+
+
+def _build(spec: EnvironmentSpec, wanted: tuple[str, ...], home: Path, hashed: Path) -> None:
     """Make a virtual environment in place: its scripts hold its path, so none is moved."""
     log = home.with_name(home.name + ".log")
     shutil.rmtree(home, ignore_errors=True)
@@ -205,7 +228,9 @@ def _build(spec: EnvironmentSpec, wanted: tuple[str, ...], home: Path) -> None:
         with log.open("w") as out:
             _call(spec, [sys.executable, "-m", "venv", str(home)], out, log)
             pip = [str(python), "-m", "pip", "install", "--no-input"]
-            _call(spec, [*pip, "--disable-pip-version-check", *wanted], out, log)
+            _call(
+                spec, [*pip, "--disable-pip-version-check", *_requested(hashed, wanted)], out, log
+            )
         found = _versions(python, [pin.split("==")[0] for pin in wanted], _clean_env())
         wrong = [
             f"{pin} (found {found[pin.split('==')[0]]})"

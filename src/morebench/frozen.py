@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from morebench.contract import MethodInput
 from morebench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from morebench.models.more.tokens import Background
 
 
 def input_features(
@@ -18,6 +21,7 @@ def input_features(
     texts: Path,
     threads: int,
     device: str = "auto",
+    usual: Background | None = None,
 ) -> tuple[Path, Path]:
     """Make a split's frozen features, or find them in the cache.
 
@@ -27,6 +31,9 @@ def input_features(
         ``backbone``; ``n_tokens``; ``descriptions``: a table of NCBI gene_info, or None.
     cache, texts
         Folders of features and of text vectors; the latter serves all datasets.
+    usual
+        The profile that tokens are chosen against, where ``data`` is a range of a dataset's
+        cells; None: that of its fit-visible cells.
 
     Returns
     -------
@@ -57,9 +64,10 @@ def input_features(
         k=settings["n_tokens"],
         directory=cache,
         text_directory=texts,
+        background=usual,
         progress=lambda done, n: print(f"{done} of {n} cells", flush=True),
     )
     key, _ = feature_key(
-        data.counts_ng, genes, words, data.fit_visible, backbone, settings["n_tokens"]
+        data.counts_ng, genes, words, data.fit_visible, backbone, settings["n_tokens"], usual
     )
     return cache_files(cache, key)

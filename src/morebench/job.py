@@ -1,4 +1,4 @@
-"""What every workflow script shares: its command line, its log, its errors."""
+"""What every workflow script shares: its threads, its command line, its log, its errors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from morebench import threads
 from morebench.errors import MorebenchError
 
 # Known and harmless here; everything else is shown.
@@ -32,6 +33,7 @@ def run(main: Callable[..., Any]) -> None:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
     try:
+        threads.limit(threads.told())
         app(standalone_mode=True)
     except MorebenchError as error:
         sys.exit(f"error: {error}")

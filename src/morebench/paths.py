@@ -47,6 +47,14 @@ class Paths:
         """Return the directory of a run."""
         return self.root / "embeddings" / run.dataset / run.split / run.method / str(run.seed)
 
+    def shard(self, run: Run, part: str) -> Path:
+        """Return the directory of a part of a run by ranges: ``fit``, or the range's number."""
+        return self.root / "shards" / run.dataset / run.split / run.method / str(run.seed) / part
+
+    def shard_features(self, dataset: str, split: str, backbone: str, part: str) -> Path:
+        """Return the directory of a range's frozen features."""
+        return self.root / "shards" / dataset / split / "features" / backbone / part
+
     def scores(self, dataset: str, split: str, task: str) -> Path:
         """Return the scores of a (dataset, split, task)."""
         return self.root / "scores" / dataset / split / f"{task}.parquet"

@@ -20,7 +20,9 @@ from typing import Any
 import psutil
 
 import morebench
+from morebench import threads
 from morebench.child import (
+    ABOUT_FILE,
     ALL_GENES_FILE,
     FEATURES_DIR,
     INPUT_FILE,
@@ -33,14 +35,6 @@ from morebench.io.atomic import atomic_directory, read_json, write_json
 from morebench.io.outputs import MODEL_FILE, OUTPUT_FILE, Status, write_status
 
 POLL_S = 0.1
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
 # Where data and truth stand is none of a method's business.
 HIDDEN_VARIABLES = ("PWD", "OLDPWD")
 HIDDEN_PREFIX = "MOREBENCH_"
@@ -71,21 +65,20 @@ class Watched:
     peak_rss_mb: float
 
 
-def child_environment(threads: int, directory: Path, gpu: int = 0) -> dict[str, str]:
+def child_environment(n_threads: int, directory: Path, gpu: int = 0) -> dict[str, str]:
     """Return the process environment of a method: its threads, its temporary folder."""
     environment = {
         k: v
         for k, v in os.environ.items()
         if k not in HIDDEN_VARIABLES and not k.startswith(HIDDEN_PREFIX)
     }
-    environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
+    environment |= threads.environment(n_threads)
     environment |= {
         "PYTHONPATH": str(Path(morebench.__file__).parents[1]),
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
         "TMPDIR": str(directory),
         "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR", str(directory)),
-        "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}",
     }
     if not gpu:
         environment["CUDA_VISIBLE_DEVICES"] = ""  # no GPU is used that was not asked for
@@ -190,10 +183,18 @@ def hardware() -> str:
         models = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
         name = models[0].split(":", 1)[1].strip() if models else name
     memory = psutil.virtual_memory().total / 2**30
-    gpus = sorted(p.name for p in Path("/proc/driver/nvidia/gpus").glob("*"))
-    return f"{name}, {psutil.cpu_count()} cores, {memory:.0f} GiB" + (
-        f", {len(gpus)} NVIDIA GPU" if gpus else ""
-    )
+    gpus = gpu_models(Path("/proc/driver/nvidia/gpus"))
+    return ", ".join([name, f"{psutil.cpu_count()} cores", f"{memory:.0f} GiB", *gpus])
+
+
+def gpu_models(folder: Path) -> list[str]:
+    """Return how many GPUs there are of each model, as NVIDIA's driver lists them in a folder.
+
+    Read from the driver, so that no library is loaded and no GPU is woken.
+    """
+    told = [p.read_text().splitlines() for p in sorted(folder.glob("*/information"))]
+    models = [x.split(":", 1)[1].strip() for lines in told for x in lines if x.startswith("Model:")]
+    return [f"{models.count(m)} x {m}" for m in dict.fromkeys(models)]
 
 
 def verdict(watched: Watched, result: Mapping[str, Any] | None, limits: Limits) -> tuple[str, str]:
@@ -221,6 +222,7 @@ def verdict(watched: Watched, result: Mapping[str, Any] | None, limits: Limits) 
 
 def write_unrun(output: Path, status: Status) -> None:
     """Write the status of a method that could not even be started."""
+    status.hardware = hardware()
     with atomic_directory(output) as directory:
         write_status(directory, status)
 
@@ -280,6 +282,8 @@ def run(
         status.threads = limits.threads
         status.params = dict(settings["params"])
         status.hardware = hardware()
+        about = work / ABOUT_FILE
+        status.versions = read_json(about) if about.exists() else {}  # of a process that was killed
         for key in ("parameters_trained", "parameters_frozen", "notes", "versions", "peak_gpu_mb"):
             if result is not None and key in result:
                 setattr(status, key, result[key])

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from morebench.data.sample import sample_rows
 from morebench.data.splits import usable
 from morebench.evaluate import Entrant, candidate
 from morebench.io.inputs import read_input
 from morebench.io.prepared import read_truth
 from morebench.plots.umap_layout import compute_umap
+
+#: Cells of a figure: more of them hide each other and take the layout hours.
+MOST_DRAWN = 50_000
 
 
 def umap_table(
@@ -19,7 +24,8 @@ def umap_table(
 ) -> pd.DataFrame:
     """Compute the coordinates of every ok embedding, on cells with a usable label.
 
-    Where no cell has a label all cells are drawn.
+    Where no cell has a label all cells are drawn. Of more than ``MOST_DRAWN``, a sample that
+    keeps the shares of batches and types.
 
     Returns
     -------
@@ -31,9 +37,12 @@ def umap_table(
     drawn = usable(truth)
     if not drawn.any():
         drawn[:] = True
+    places = np.flatnonzero(drawn)
+    group = given.obs["batch"].astype(str).to_numpy() + "|" + truth["cell_type"].astype(str)
+    places = places[sample_rows(group.to_numpy()[places], MOST_DRAWN, seed)]
     found = [candidate(e, given.cell_ids, len(given.genes)) for e in entrants]
     embeddings = {
-        c.method: c.output.embedding[drawn]
+        c.method: c.output.embedding[places]
         for c in found
         if c.output is not None and c.output.embedding is not None
     }
@@ -42,9 +51,9 @@ def umap_table(
         coordinates = compute_umap(embeddings, seed)
         cells = pd.DataFrame(
             {
-                "cell_id": given.cell_ids[drawn],
-                "batch": given.batch[drawn],
-                "cell_type": truth.loc[drawn, "cell_type"].to_numpy(),
+                "cell_id": given.cell_ids[places],
+                "batch": given.batch[places],
+                "cell_type": truth["cell_type"].iloc[places].to_numpy(),
             }
         )
         frames.append(coordinates.assign(state="ok").join(cells, on="index").drop(columns="index"))

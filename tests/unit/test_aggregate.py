@@ -1,6 +1,7 @@
 """Tables of a run that went partly wrong: nothing is dropped, nothing is averaged over a hole."""
 
 import json
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -59,7 +60,8 @@ def leave(paths, run, state="ok", reason="", **more):
     directory.mkdir(parents=True)
     status = Status(
         run.dataset, run.split, run.method, run.seed, state, reason,
-        wall_s=2.5, versions={"python": "3.11", "numpy": "2.4"}, log=str(paths.log(run)), **more,
+        wall_s=2.5, versions={"python": "3.11", "numpy": "2.4", "scikit-learn": "1.9"},
+        log=str(paths.log(run)), **more,
     )  # fmt: skip
     if state == "ok":
         (directory / "output.h5ad").write_text("an embedding")
@@ -285,7 +287,7 @@ def test_runtime_and_methods(config, paths):
     assert len(runtime) == len(runs(config)) and set(runtime["wall_s"]) == {2.5}
     assert runtime["state"].value_counts().to_dict() == {"ok": 5, "failed": 1}
     methods = methods_table(config, found).set_index("name")
-    assert methods.loc["pca", "version"] == "numpy 2.4"
+    assert methods.loc["pca", "version"] == "scikit-learn 1.9"
     assert methods.loc["pca", "params"] == "n_components=30"
     assert methods.loc["scanvi", "track"] == "semi-supervised"
 
@@ -300,7 +302,7 @@ def test_written_tables_are_the_same_bytes_for_the_same_results(config, paths, t
     write_json(paths.prepared_part("d", "json"), facts)
     for name in ("one", "two"):
         write_tables(config, tmp_path, tmp_path / name)
-    for file in sorted((tmp_path / "one").iterdir()):
+    for file in sorted((tmp_path / "one").glob("*.tsv")):
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name
     assert sorted(p.name for p in (tmp_path / "one").iterdir()) == [
         "annotation_agreement.tsv", "annotation_crosstab.tsv", "annotation_differences.tsv",
@@ -310,7 +312,9 @@ def test_written_tables_are_the_same_bytes_for_the_same_results(config, paths, t
     datasets = pd.read_csv(tmp_path / "one/datasets.tsv", sep="\t").iloc[0]
     assert datasets["title"] == "The data" and datasets["cells"] == 1234567
     assert datasets["tasks"] == "Integration, Annotation" and datasets["genes"] == 20
-    record = json.loads((tmp_path / "one/run.json").read_text())
+    record, again = (json.loads((tmp_path / n / "run.json").read_text()) for n in ("one", "two"))
+    assert {**record, "finished": ""} == {**again, "finished": ""}  # when it was made
+    assert datetime.fromisoformat(record["finished"]).tzinfo == UTC
     assert set(record["packages"]) == set(aggregate.PACKAGES)
     assert len(record["config_hash"]) == 12 and record["commit"]
 
@@ -324,3 +328,25 @@ def test_a_dataset_that_nobody_annotated_leaves_empty_tables(config, paths, tmp_
     for name in ("crosstab", "types", "agreement"):
         table = pd.read_csv(tmp_path / "tables" / f"annotation_{name}.tsv", sep="\t")
         assert not len(table) and {"dataset", "method"} <= set(table), name
+
+
+def test_curves_are_tabled_where_datasets_are_derived_and_survive_missing_results(
+    config, paths, tmp_path
+):
+    from morebench.config import resolved
+
+    content = json.loads(json.dumps(resolved(config), default=list))
+    content["datasets"]["d_lost"] = {"derive": {"from": "d", "dropout": 0.5}}
+    config = load(content)
+    everything(config, paths)
+    score(paths, config)
+    paths.scores("d_lost", "all", "integration").unlink()
+    write_tables(config, tmp_path, tmp_path / "tables")
+    table = pd.read_csv(tmp_path / "tables/robustness.tsv", sep="\t")
+    total = table[(table["metric"] == "total") & (table["method"] == "scvi")].set_index("split")
+    assert total.loc["partial", "level"].tolist() == [0, 0.5]
+    np.testing.assert_allclose(total.loc["partial", "mean"], 0.15)
+    assert total.loc["all", "status"].tolist() == ["ok", "missing"]
+    assert total.loc["all", "mean"].isna().tolist() == [False, True]
+    pooled = table[table["split"] == "lobo"]  # nothing was pooled here
+    assert set(pooled["status"]) == {"missing"} and pooled["mean"].isna().all()

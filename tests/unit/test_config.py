@@ -35,6 +35,7 @@ from morebench.data.spec import (
     Labels,
     Part,
     Partial,
+    Shards,
     Splits,
     Titrate,
     resolve,
@@ -244,6 +245,7 @@ SECTIONS = {
     "Quality control": QC,
     "Features": Features,
     "Splits": Splits,
+    "Shards": Shards,
     "Partial": Partial,
     "Resources": Resources,
 }

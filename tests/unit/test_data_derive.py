@@ -364,6 +364,10 @@ def test_prepared_cells_lose_counts_and_nothing_else(derived, h5ad, make_adata):
     np.testing.assert_allclose(found.data.obs["n_genes"], (after > 0).sum(1))
     assert found.facts["derived"]["counts"]["rna"] == [before.sum(), after.sum()]
     assert "derived" not in base.facts
+    # so is the QC figure's table
+    shown, total = found.cells, base.cells["total_counts"]
+    assert shown["kept"].all() and sorted(shown["total_counts"]) == sorted(after.sum(1))
+    assert (shown["total_counts"] <= total).all() and (shown["total_counts"] < total).any()
     again = prepare("e", config.datasets["e"])
     np.testing.assert_array_equal(again.data["rna"].X.toarray(), after)
 
@@ -375,6 +379,7 @@ def test_prepared_cells_of_a_titrated_type(derived, h5ad, make_adata):
     left = found.truth["cell_type"].value_counts()
     assert left.to_dict() == {"T cell": 60, "B cell": 60, "Monocyte": 60, "NK cell": 20}
     assert found.facts["derived"]["cells_of_type"] == [60, 20]
+    assert (len(found.cells), found.cells["kept"].sum()) == (240, 200)
     kept = base.truth[base.truth["original_id"].isin(found.truth["original_id"])]
     columns = ["original_id", "cell_type"]
     pd.testing.assert_frame_equal(
@@ -389,26 +394,28 @@ def test_the_robustness_configuration_holds_and_leaves_cells_of_every_step(data_
     changes = {n: d.derive for n, d in config.datasets.items() if d.derive is not None}
     assert {c.base for c in changes.values()} == {"kang_donors"}
     for key, points in {
-        "dropout": [0.3, 0.6, 0.9], "depth": [0.25, 0.0625], "label_noise": [0.2, 0.4],
-        "label_missing": [0.5, 0.9],
+        "dropout": [0.3, 0.6, 0.9], "depth": [0.25, 0.125, 0.0625],
+        "label_noise": [0.2, 0.4, 0.6], "label_missing": [0.5, 0.9, 0.98],
     }.items():  # fmt: skip
         default = Derive.model_fields[key].default
         assert [v for c in changes.values() if (v := getattr(c, key)) != default] == points
     cells = plan.expected(config)
     assert {c.run.dataset for c in cells} == set(config.datasets)
-    noisy = {c.run.method for c in cells if c.run.dataset == "kang_donors__noise02"}
-    assert noisy == {"more_sup", "logreg", "celltypist"}
+    noisy = {(c.run.method, c.task) for c in cells if c.run.dataset == "kang_donors__noise02"}
+    labelled = ("more", "scvi", "pca", "more_sup", "scanvi", "logreg", "celltypist", "forest")
+    assert noisy == {(name, "annotation") for name in labelled}
     data_file("kang2018_pbmc_ctrl_8donors.h5ad")
     check(config)
     left = {}
     for name, one in changes.items():
         if one.titrate is not None:
             types = prepare(name, config.datasets[name]).truth["cell_type"]
-            left[one.titrate.share] = (int((types == one.titrate.type).sum()), len(types))
-    assert {share: n for share, (n, _) in left.items()} == {
-        0.05: 318, 0.01: 61, 0.002: 12, 0.0005: 3,
+            n = int((types == one.titrate.type).sum())
+            left.setdefault(one.titrate.share, []).append((n, len(types)))
+    assert {share: [n for n, _ in found] for share, found in left.items()} == {
+        0.05: [318], 0.01: [61], 0.002: [12] * 3, 0.0005: [3] * 3,
     }  # fmt: skip
-    for share, (n, total) in left.items():
+    for share, ((n, total), *_) in left.items():
         assert n / total == pytest.approx(share, abs=0.5 / total)
     assert base.derive is None
 

@@ -1,5 +1,6 @@
 """Environment groups: pins, virtual environments made once, and Harmony as published."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -154,6 +155,22 @@ def test_made_once_then_reused_and_made_again_where_half_made(tiny):
     (python.parents[1] / "rubbish").touch()
     assert environments.interpreter("tiny", root=tiny, on_progress=said.append) == python
     assert said and not (python.parents[1] / "rubbish").exists() and answer(python)
+
+
+@pytest.mark.slow
+def test_pins_with_hashes_take_no_other_file(tiny):
+    wheels = tiny.parent / "wheels"
+    file = tiny / "hashed" / "tiny.txt"
+    file.parent.mkdir()
+    digest = hashlib.sha256((wheels / "tinypkg-1.0-py3-none-any.whl").read_bytes()).hexdigest()
+    file.write_text(f"tinypkg==1.0 --hash=sha256:{digest[::-1]}\n")
+    with pytest.raises(environments.EnvironmentBuildError, match="DO NOT MATCH THE HASHES"):
+        environments.interpreter("tiny", root=tiny)
+    file.write_text(f"tinypkg==1.1 --hash=sha256:{digest}\n")
+    with pytest.raises(environments.EnvironmentBuildError, match="found tinypkg==1.1.*make hashes"):
+        environments.interpreter("tiny", root=tiny)
+    file.write_text(f"TinyPkg==1.0 --hash=sha256:{digest}\n")
+    assert answer(environments.interpreter("tiny", root=tiny)).startswith("42 ")
 
 
 def test_other_pins_are_another_environment(tiny):

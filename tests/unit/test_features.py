@@ -10,8 +10,12 @@ import pandas as pd
 import pytest
 import scanpy as sc
 import scipy.sparse as sp
+from hypothesis import given
+from hypothesis import strategies as st
 
-from morebench.data.features import choose_genes, fit_pca, log_normalise, make_input
+from morebench.data.features import choose_genes, log_normalise, make_input
+from morebench.data.pca import ScaledPCA
+from morebench.data.sample import sample_rows
 from morebench.data.spec import Features
 from morebench.errors import DataError
 
@@ -105,8 +109,8 @@ def test_genes_equal_scanpy_called_in_the_documented_order(counts, batch, flavor
 @pytest.mark.parametrize(("n", "g"), [(240, 40), (40, 60)])  # both solvers
 def test_pca_equals_scanpys_scale_and_pca(n, g):
     log_ng = log_normalise(counts_of(n, g, seed=3))
-    fitted = np.ones(n, dtype=bool)
-    pca_np, ratio = fit_pca(log_ng, fitted, 8)
+    model = ScaledPCA(log_ng, 8)
+    pca_np, ratio = model.transform(log_ng), model.variance_ratio
     data = anndata.AnnData(log_ng.toarray().astype(np.float64))
     sc.pp.scale(data, max_value=10)
     assert np.abs(data.X).max() <= 10
@@ -122,7 +126,7 @@ def test_scaled_values_are_clipped_and_constant_genes_are_harmless():
     values = np.random.default_rng(0).normal(size=(300, 6))
     values[:, 0] = 5  # no variance
     values[0, 1] = 1e4  # 17 standard deviations out
-    pca_np, _ = fit_pca(sp.csr_matrix(values), np.ones(300, dtype=bool), 4)
+    pca_np = ScaledPCA(sp.csr_matrix(values), 4).transform(sp.csr_matrix(values))
     scaled = (values - values.mean(0)) / np.where(np.arange(6) == 0, 1, values.std(0, ddof=1))
     assert scaled.max() > 10
     clipped = np.clip(scaled, -10, 10)
@@ -130,6 +134,55 @@ def test_scaled_values_are_clipped_and_constant_genes_are_harmless():
     _, _, v = np.linalg.svd(centred, full_matrices=False)
     for i in range(4):
         assert abs(np.corrcoef(pca_np[:, i], centred @ v[i])[0, 1]) > 0.9999
+
+
+def test_pca_by_blocks_equals_the_dense_one(monkeypatch):
+    log_ng = log_normalise(counts_of(500, 40, seed=5))
+    dense = ScaledPCA(log_ng[:430], 6)
+    monkeypatch.setattr("morebench.data.pca.BLOCK", 97)  # the last block is a part
+    blocks = ScaledPCA(log_ng[:430], 6)
+    np.testing.assert_allclose(blocks.variance_ratio, dense.variance_ratio, rtol=1e-9)
+    np.testing.assert_allclose(blocks.transform(log_ng), dense.transform(log_ng), atol=1e-5)
+    assert blocks.transform(log_ng).shape == (500, 6)
+
+
+def test_genes_and_pca_of_a_stated_sample(counts, batch):
+    visible = np.arange(N) < 200
+    settings = SETTINGS.model_copy(update={"sample": 120, "seed": 4})
+    found = inputs(counts, batch, visible, settings)
+    rows = np.flatnonzero(visible)[sample_rows(batch[visible], 120, 4)]
+    assert found.facts["n_fitted"] == 120 and found.data.n_obs == N
+    other = counts.toarray()
+    other[np.setdiff1d(np.arange(N), rows)] += 1  # no other cell matters
+    again = inputs(sp.csr_matrix(other), batch, visible, settings)
+    pd.testing.assert_frame_equal(found.genes, again.genes)
+    assert found.facts == again.facts
+
+
+@given(
+    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=6),
+    share=st.floats(0.01, 1.2),
+    seed=st.integers(0, 5),
+)
+def test_a_sample_keeps_the_shares_of_its_groups(sizes, share, seed):
+    group = np.repeat([f"g{i}" for i in range(len(sizes))], sizes)
+    group = np.random.default_rng(seed).permutation(group)
+    size = max(1, int(share * len(group)))
+    rows = sample_rows(group, size, seed)
+    assert len(rows) == len(set(rows)) == min(size, len(group))
+    assert list(rows) == sorted(rows)
+    for i, n in enumerate(sizes):
+        exact = n * min(1, size / len(group))
+        assert abs((group[rows] == f"g{i}").sum() - exact) < 1
+    np.testing.assert_array_equal(rows, sample_rows(group, size, seed))
+
+
+def test_a_sample_differs_by_seed_and_takes_all_by_default():
+    group = np.array(["a", "b"] * 50)
+    assert list(sample_rows(group, 20, 0)) != list(sample_rows(group, 20, 1))
+    np.testing.assert_array_equal(sample_rows(group, None, 0), np.arange(100))
+    with pytest.raises(ValueError, match="size = 0; valid: 1 or more"):
+        sample_rows(group, 0, 0)
 
 
 def test_hidden_cells_change_nothing_for_the_fitted_ones(counts, batch):

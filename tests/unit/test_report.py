@@ -173,6 +173,15 @@ def test_every_figure_is_there_and_linked_relative_to_the_page(context, tmp_path
     assert "../tables/scores.tsv" in links
 
 
+def test_curves_stand_with_their_base(context, tmp_path):
+    figure = _svg(tmp_path / "figures" / "robustness.svg")
+    _, without = _build(context, tmp_path)
+    assert "Robustness" not in without.texts("h3")
+    _, page = _build(dataclasses.replace(context, curve_figures={"kang": figure}), tmp_path)
+    assert page.texts("h3").index("Robustness") < page.texts("h3").index("Split all")
+    assert "../figures/robustness.svg" in [a["href"] for a in page.tags("a")]
+
+
 def test_nothing_comes_from_a_network(context, tmp_path):
     out, page = _build(context, tmp_path)
     assert not page.tags("script", "link", "iframe", "object")

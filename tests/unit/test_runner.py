@@ -6,11 +6,13 @@ which a patched ``runner.child_environment`` adds to the child's PYTHONPATH.
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from importlib import metadata
 from pathlib import Path
 
 import anndata
@@ -20,7 +22,7 @@ import psutil
 import pytest
 import scipy.sparse as sp
 
-from morebench import runner
+from morebench import runner, threads
 from morebench.config import Method
 from morebench.io.inputs import write_input
 from morebench.io.outputs import Status, read_output, read_status
@@ -183,7 +185,10 @@ def test_pca_end_to_end(call, folder, tmp_path):
     output = read_output(tmp_path / "out", IDS, G, ["embedding"])
     given = anndata.read_h5ad(folder / "input.h5ad")
     np.testing.assert_array_equal(output.embedding, given.obsm["X_pca"][:, :3])
-    assert set(status.versions) == {"python", "scikit-learn"}
+    for name in ("scikit-learn", "numpy", "scipy", "anndata"):  # all it loaded
+        assert status.versions[name] == metadata.version(name)
+    assert status.versions["blas"].startswith("openblas ") and "torch" not in status.versions
+    assert status.versions["system"] == platform.platform()
     assert status.versions["python"] == ".".join(map(str, sys.version_info[:3]))
     assert status.params == {"n_components": 3} and status.threads == 2 and status.attempt == 1
     assert 30 < status.peak_rss_mb < 2000 and status.peak_gpu_mb == 0
@@ -195,7 +200,7 @@ def test_what_the_process_sees(call, tmp_path, monkeypatch, folder):
     for name in ("MOREBENCH_DATA", "MOREBENCH_ROOT"):
         monkeypatch.setenv(name, "/somewhere")
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
-    names = [*runner.THREAD_VARIABLES, *OUTSIDE, "PYTHONHASHSEED"]
+    names = [*threads.VARIABLES, *OUTSIDE, "PYTHONHASHSEED"]
     labels = np.array(["t1" if i < 10 else None for i in range(N)], dtype=object)
     (tmp_path / "prepared").write_text("all genes")
     status = call(
@@ -208,14 +213,15 @@ def test_what_the_process_sees(call, tmp_path, monkeypatch, folder):
     assert status.state == "ok", log_of(tmp_path)
     seen = status.notes
     environment = seen["environment"]
-    assert {environment[v] for v in runner.THREAD_VARIABLES} == {"3"}
+    assert {environment[v] for v in threads.VARIABLES} == {"3"}
     assert {environment[v] for v in OUTSIDE} == {None}
     assert environment["PYTHONHASHSEED"] == "0"
     assert seen["labels"] == list(labels)
     assert (seen["seed"], seen["threads"], seen["word"]) == (5, 3, "given")
     # the work directory is where it stands, and holds what it may see and no more
     assert Path(seen["all_genes"]) == Path(seen["cwd"]) / "all_genes.h5mu"
-    assert seen["files"] == ["all_genes.h5mu", "input.h5ad", "labels.parquet", "task.json"]
+    given = ["all_genes.h5mu", "input.h5ad", "labels.parquet", "task.json"]
+    assert seen["files"] == ["about.json", *given]
     assert "" not in seen["path"] and os.getcwd() not in seen["path"]
     assert (status.parameters_trained, status.parameters_frozen) == (7, 11)
     assert status.versions["no-such-package"] == "not installed"
@@ -256,6 +262,9 @@ def expect(call, tmp_path, name, state, reason, **more):
 def test_every_failure_is_a_status(call, tmp_path, name, state, reason):
     status = expect(call, tmp_path, name, state, reason)
     assert status.wall_s > 0 and status.peak_rss_mb > 0
+    # also of a process that was killed
+    assert status.versions["no-such-package"] == "not installed"
+    assert {"python", "system"} <= set(status.versions) and "GiB" in status.hardware
     traceback = "Traceback (most recent call last)" in log_of(tmp_path)
     assert traceback == ("Error" in status.reason or "embedding" in reason)
 
@@ -428,3 +437,11 @@ def test_the_task_file_is_all_that_a_method_is_told(call, tmp_path, monkeypatch)
         "threads": 2, "packages": ["numpy", "no-such-package"],
         "params": {"names": [], "word": "w"}, "files": ["input.h5ad", "task.json"],
     }  # fmt: skip
+
+
+def test_the_driver_tells_the_models_of_the_gpus(tmp_path):
+    for i, model in enumerate(["NVIDIA A100", "NVIDIA H100", "NVIDIA A100"]):
+        (tmp_path / str(i)).mkdir()
+        (tmp_path / str(i) / "information").write_text(f"Model: \t\t {model}\nIRQ:   1\n")
+    assert runner.gpu_models(tmp_path) == ["2 x NVIDIA A100", "1 x NVIDIA H100"]
+    assert runner.gpu_models(tmp_path / "none") == []

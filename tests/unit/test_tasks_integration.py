@@ -5,8 +5,10 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import silhouette_samples as _silhouette
 
 from morebench.contract import MethodOutput
+from morebench.data.sample import sample_rows
 from morebench.metrics import clustering, connectivity, lisi, totals
 from morebench.metrics.neighbors import exact_neighbors
 from morebench.registry import METRICS
@@ -222,3 +224,54 @@ def test_gamers_do_not_win():
     good, random = by_name(data, ok(x)), by_name(data, ok(noise))
     assert random["ilisi"].value > 0.8 and random["bio_total"].value < 0.5
     assert good["total"].value > random["total"].value + 0.2
+
+
+def test_a_sample_of_cells_states_its_error():
+    """The value on all cells lies within the interval of a few samples, or close to it."""
+    data, x = make_data(n=3000, n_types=4, n_batches=3, seed=2, shift=0.4)
+    whole = by_name(data, ok(x))
+    params = {"n_boot": 5, "sample": 1200, "repeats": 4}
+    found = integration.score(data, [ok(x)], seed=0, threads=1, params=params)
+    again = integration.score(data, [ok(x)], seed=0, threads=1, params=params)
+    assert found == again
+    for s in found:
+        if s.status != "ok":
+            assert s.status == whole[s.metric].status
+            continue
+        assert s.ci_low <= s.value <= s.ci_high
+        assert s.n_cells <= 1200 and s.coverage <= 0.4
+        # neighbours lie further apart in fewer cells: a bias that no draw shows
+        assert abs(s.value - whole[s.metric].value) <= (s.ci_high - s.ci_low) / 2 + 0.03, s.metric
+    total = {s.metric: s for s in found}["total"]
+    assert total.ci_high - total.ci_low < 0.1
+    assert math.isnan(whole["total"].ci_low)
+
+
+def test_draws_are_those_of_the_seed_and_their_mean_is_the_value():
+    data, x = make_data(n=600, shift=0.4)
+    one = [
+        integration.score(
+            data, [ok(x)], seed=0, threads=1, params={"sample": 200, "repeats": repeats}
+        )
+        for repeats in (2, 3)
+    ]
+    by = [{s.metric: s for s in scores} for scores in one]
+    rows = [
+        sample_rows(
+            np.array([f"{b}|{t}" for b, t in zip(data.batch, data.cell_type, strict=True)]), 200, r
+        )
+        for r in (0, 1)
+    ]
+    values = [float(np.mean(_silhouette(x[r], data.cell_type[r].astype(str)))) for r in rows]
+    found = by[0]["silhouette_label"]
+    assert found.value == pytest.approx(np.mean([(v + 1) / 2 for v in values]), abs=1e-6)
+    half = 12.706 * np.std([(v + 1) / 2 for v in values], ddof=1) / np.sqrt(2)
+    assert found.ci_high - found.value == pytest.approx(half, rel=1e-3, abs=1e-5)
+    assert by[1]["silhouette_label"].value != found.value
+
+
+def test_a_sample_as_large_as_the_data_is_the_data():
+    data, x = make_data()
+    plain = integration.score(data, [ok(x)], seed=0, threads=1, params={})
+    same = integration.score(data, [ok(x)], seed=0, threads=1, params={"sample": 150, "repeats": 3})
+    assert plain == same

@@ -10,7 +10,9 @@ import pandas as pd
 import scipy.sparse as sp
 
 from morebench.data.mapping import check_size
+from morebench.data.pca import BLOCK, ScaledPCA
 from morebench.data.prepare import main_modality
+from morebench.data.sample import sample_rows
 from morebench.data.spec import Features
 from morebench.errors import DataError, listed
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 TARGET_SUM = 1e4
-MAX_SCALED = 10.0
 MIN_RANKED = 2  # a batch of one cell has no dispersion: scanpy fails on it, or crashes
 
 
@@ -107,36 +108,6 @@ def choose_genes(
     )
 
 
-def fit_pca(log_ng: sp.csr_matrix, fitted: np.ndarray, n_pcs: int) -> tuple[np.ndarray, np.ndarray]:
-    """PCA of scaled log values, fitted on some cells and applied to all.
-
-    Values are centred and divided by the fitted cells' standard deviation (n - 1), then
-    clipped to +-10, as scanpy's ``pp.scale`` does.
-
-    Parameters
-    ----------
-    log_ng : (n, g) csr matrix
-    fitted : (n,) array of bool
-
-    Returns
-    -------
-    pca_np : (n, n_pcs) array of float32
-    variance_ratio : (n_pcs,) array
-    """
-    from sklearn.decomposition import PCA
-
-    x_fg = log_ng[fitted].toarray().astype(np.float64)
-    mean_g = x_fg.mean(0)
-    std_g = x_fg.std(0, ddof=1)
-    std_g[std_g == 0] = 1
-    scaled = np.clip((x_fg - mean_g) / std_g, -MAX_SCALED, MAX_SCALED)
-    solver = "covariance_eigh" if scaled.shape[0] > scaled.shape[1] else "full"
-    model = PCA(n_pcs, svd_solver=solver).fit(scaled)
-    x_ng = log_ng.toarray().astype(np.float64)
-    every = np.clip((x_ng - mean_g) / std_g, -MAX_SCALED, MAX_SCALED)
-    return model.transform(every).astype(np.float32), model.explained_variance_ratio_
-
-
 def make_input(
     prepared: MuData, fit_visible: np.ndarray, features: Features, where: str
 ) -> SplitInput:
@@ -163,16 +134,21 @@ def make_input(
             "methods need; leave them out with 'exclude:'"
         )
     counts = sp.csr_matrix(part.X)
-    found = np.asarray((counts[fit_visible] > 0).sum(0)).ravel()
-    enough = found >= features.min_cells
-    check_size(int(fit_visible.sum()), int(enough.sum()), features.n_pcs, where)
-    counts = counts[:, enough]
-    log_ng = log_normalise(counts)
     batch = prepared.obs["batch"].astype(str).to_numpy()
-    genes = choose_genes(counts[fit_visible], log_ng[fit_visible], batch[fit_visible], features)
+    visible = np.flatnonzero(fit_visible)
+    fitted = visible[sample_rows(batch[visible], features.sample, features.seed)]
+    found = np.asarray((counts[fitted] > 0).sum(0)).ravel()
+    enough = found >= features.min_cells
+    check_size(len(fitted), int(enough.sum()), features.n_pcs, where)
+    counts = counts[:, enough]
+    log_fg = log_normalise(counts[fitted])
+    genes = choose_genes(counts[fitted], log_fg, batch[fitted], features)
     chosen = genes["highly_variable"].to_numpy()
-    check_size(int(fit_visible.sum()), int(chosen.sum()), features.n_pcs, where)
-    pca_np, ratio = fit_pca(log_ng[:, chosen], fit_visible, features.n_pcs)
+    check_size(len(fitted), int(chosen.sum()), features.n_pcs, where)
+    pca = ScaledPCA(log_fg[:, chosen], features.n_pcs)
+    every = range(0, counts.shape[0], BLOCK)
+    logs = (log_normalise(counts[start : start + BLOCK])[:, chosen] for start in every)
+    pca_np = np.concatenate([pca.transform(log_bg) for log_bg in logs])
 
     obs = prepared.obs[[c for c in ("batch", "donor", "platform") if c in prepared.obs]].copy()
     obs["fit_visible"] = fit_visible
@@ -183,10 +159,10 @@ def make_input(
     genes.insert(0, "gene", names.astype(str))
     genes.insert(1, "n_cells", found[enough])
     facts = {
-        "pca_variance_ratio": [float(r) for r in ratio],
+        "pca_variance_ratio": [float(r) for r in pca.variance_ratio],
         "n_genes": int(chosen.sum()),
         "n_genes_considered": int(enough.sum()),
-        "n_fitted": int(fit_visible.sum()),
+        "n_fitted": len(fitted),
         "flavor": features.flavor,
         "modality": main,
     }

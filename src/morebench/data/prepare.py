@@ -34,7 +34,8 @@ class Prepared:
     truth : (n, 7) DataFrame
         ``io.prepared.TRUTH_COLUMNS``.
     cells : (n before QC, ...) DataFrame
-        QC metrics, batch and ``kept``, for the QC figure.
+        QC metrics, batch and ``kept``, for the QC figure; of a derived dataset the cells that
+        the base's QC leaves, with the counts that they have left.
     genes : (20, 6) DataFrame
         The most expressed genes (``qc.top_genes``).
     facts
@@ -77,6 +78,11 @@ def prepare(name: str, dataset: DatasetConfig) -> Prepared:
     """
     where = f"datasets.{name}"
     raw = load(name, dataset)
+    if dataset.shards is not None and len(raw.modalities) > 1:
+        raise DataError(
+            f"{where}.shards: it has the modalities {', '.join(raw.modalities)}; valid: one, whose "
+            "features the split's input holds; leave the key out, or name one file"
+        )
     main = main_modality(list(raw.modalities))
     metrics = _metrics(raw, main, dataset.qc)
     keep, thresholds = qc.cut_offs(metrics, dataset.qc)
@@ -87,10 +93,11 @@ def prepare(name: str, dataset: DatasetConfig) -> Prepared:
     raw = _subset(raw, keep)
     derived: dict[str, Any] = {}
     if dataset.derive is not None:
-        changed, keep, facts = derive_cells(raw, dataset.derive, f"{where}.derive")
-        raw, derived = _subset(changed, keep), {"derived": facts}
+        raw, keep, facts = derive_cells(raw, dataset.derive, f"{where}.derive")
         # Methods see these metrics: those of the base would tell what was taken away.
         metrics = _metrics(raw, main, dataset.qc)
+        cells = metrics.assign(batch=raw.obs["batch"], kept=keep).reset_index(drop=True)
+        raw, derived = _subset(raw, keep), {"derived": facts}
     check_held_out(raw.obs, dataset, f"{where} after QC")
 
     kept_genes = {}

@@ -91,6 +91,10 @@ class Features(Strict):
     batch_aware: bool = True
     min_cells: int = Field(5, ge=1, description="a gene must be found in that many fitted cells")
     n_pcs: int = Field(50, ge=2)
+    sample: int | None = Field(
+        None, ge=100, description="fit-visible cells that genes and PCA are fitted on; null: all"
+    )
+    seed: int = Field(0, ge=0, description="of that sample")
 
     @model_validator(mode="after")
     def _fewer_components_than_genes(self) -> Self:
@@ -150,6 +154,16 @@ class Derive(Strict):
         return self
 
 
+class Shards(Strict):
+    """A dataset too large for one process: ranges of cells, one job each."""
+
+    number: int = Field(ge=2, le=10_000, description="ranges")
+    fit: int | None = Field(
+        None, ge=100, description="fit-visible cells that a model is fitted on; null: all"
+    )
+    seed: int = Field(0, ge=0, description="of the sample that is fitted on")
+
+
 class DatasetConfig(Strict):
     """One dataset: its source, what its columns mean, and what is done with it."""
 
@@ -173,6 +187,7 @@ class DatasetConfig(Strict):
     qc: QC = QC()
     features: Features = Features()
     splits: Splits = Splits()
+    shards: Shards | None = Field(None, description="by default the dataset is one piece")
     tasks: list[str] = []
     methods: list[str] | None = Field(None, description="all configured methods by default")
     derive: Derive | None = Field(None, description="changes of another dataset, its base")

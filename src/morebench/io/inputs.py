@@ -66,6 +66,45 @@ def read_input(path: str | Path) -> MethodInput:
     )
 
 
+def cut_input(path: str | Path, rows: np.ndarray | slice, target: str | Path) -> None:
+    """Write some cells of an input as an input of their own; only their counts are read.
+
+    Parameters
+    ----------
+    rows
+        Places of the cells, ascending, or a range of them.
+    """
+    import anndata
+    import h5py
+    from anndata.io import read_elem, sparse_dataset
+
+    with h5py.File(path) as file:
+        data = anndata.AnnData(
+            sparse_dataset(file["X"])[rows],
+            obs=read_elem(file["obs"]).iloc[rows],
+            var=read_elem(file["var"]),
+            obsm={"X_pca": file["obsm/X_pca"][rows]},
+        )
+    write_input(target, data)
+
+
+def n_cells(path: str | Path) -> int:
+    """Return the number of cells of an input, from its header alone."""
+    import h5py
+
+    with h5py.File(path) as file:
+        return int(file["X"].attrs["shape"][0])
+
+
+def read_obs(path: str | Path) -> pd.DataFrame:
+    """Return ``batch``, ``fit_visible`` and the rest by cell id; no counts are read."""
+    import h5py
+    from anndata.io import read_elem
+
+    with h5py.File(path) as file:
+        return read_elem(file["obs"])
+
+
 def write_labels(path: str | Path, cell_ids: np.ndarray, labels: np.ndarray) -> None:
     """Write the labels that a split shows: only the cells that have one stand in the file."""
     shown = np.array([v is not None and v == v for v in labels])

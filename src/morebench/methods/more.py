@@ -27,7 +27,8 @@ def run(data: MethodInput, *, seed: int, threads: int, **settings: Any) -> Metho
     ----------
     data
         The split's input; other modalities are read from ``all_genes_file``, frozen
-        features from ``features_dir``.
+        features from ``features_dir``. With a ``pretrained_file`` of its own, nothing is
+        fitted: that model embeds the cells.
     seed, threads
         Of all that is drawn; of torch.
     **settings
@@ -36,11 +37,13 @@ def run(data: MethodInput, *, seed: int, threads: int, **settings: Any) -> Metho
     Returns
     -------
     MethodOutput
-        ``embedding`` (n, n_latent); trained and frozen parameters.
+        ``embedding`` (n, n_latent); ``model`` where it was fitted; trained and frozen
+        parameters.
     """
     model, cells, features, notes = _fitted(data, None, seed, threads, settings)
     return MethodOutput(
         embedding=model.embed(cells, features=features),
+        model=_kept(model, data),
         parameters_trained=model.parameters_trained,
         parameters_frozen=notes.pop("parameters_frozen"),
         notes=notes,
@@ -60,20 +63,22 @@ def run_supervised(data: MethodInput, *, seed: int, threads: int, **settings: An
     Returns
     -------
     MethodOutput
-        ``embedding``, ``labels`` (a class shown, or ``unknown``), ``probabilities``.
+        ``embedding``, ``labels`` (a class shown, or ``unknown``), ``probabilities``, and
+        ``model`` where it was fitted.
 
     Raises
     ------
     ContractError
         No labels were given at all.
     """
-    if data.labels is None:
+    if data.labels is None and data.pretrained_file is None:
         raise ContractError("labels: found None; more_sup needs the labels that the split shows")
     steps = {k: settings.pop(k) for k in list(settings) if k.startswith(_ANNOTATE)}
     model, cells, features, notes = _fitted(data, data.labels, seed, threads, settings, steps)
     found = model.annotate(cells, features=features)
     return MethodOutput(
         embedding=model.embed(cells, features=features),
+        model=_kept(model, data),
         labels=np.asarray(found.labels, dtype=object),
         probabilities=pd.DataFrame(found.probabilities, columns=list(found.classes)),
         parameters_trained=model.parameters_trained,
@@ -147,6 +152,11 @@ def _fitted(
     )
     cells = _cells(data)
     features, frozen, notes = _features(data, chosen.uses_backbone)
+    notes["parameters_frozen"] = frozen
+    if data.pretrained_file is not None:
+        if chosen.structure:
+            raise Unsupported("structure: a range of cells has not the neighbours of all of them")
+        return _read(data.pretrained_file), cells, features, notes
     rows = np.flatnonzero(data.fit_visible)
     model = MoRE.fit_cells(
         cells.take(rows),
@@ -158,7 +168,23 @@ def _fitted(
         device="auto",
         threads=threads,
     )
-    return model, cells, features, {**notes, "parameters_frozen": frozen}
+    return model, cells, features, notes
+
+
+def _read(path: Path) -> MoRE:
+    from morebench.io.outputs import read_model
+    from morebench.models.more.devices import choose_device
+    from morebench.models.more.model import MoRE
+    from morebench.models.more.store import from_arrays
+
+    return MoRE(**from_arrays(read_model(path), choose_device("auto"), str(path)))
+
+
+def _kept(model: MoRE, data: MethodInput) -> dict[str, np.ndarray] | None:
+    """Return the fitted model as arrays; None where it was given."""
+    from morebench.models.more.store import to_arrays
+
+    return None if data.pretrained_file is not None else to_arrays(model)
 
 
 def _features(data: MethodInput, used: bool) -> tuple[dict[str, np.ndarray], int, dict[str, Any]]:

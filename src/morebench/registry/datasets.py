@@ -41,4 +41,18 @@ DATASETS: Mapping[str, DatasetSpec] = by_name(
             seed=0,
         ),
     ),
+    DatasetSpec(
+        "sim_large",
+        "morebench.data.simulate_large:sim_large",
+        "simulated RNA of as many cells as wanted",
+        frozen(
+            n_cells=10_000,
+            n_genes=2000,
+            n_types=12,
+            n_batches=4,
+            counts_per_cell=300,
+            batch_effect=0.2,
+            seed=0,
+        ),
+    ),
 )

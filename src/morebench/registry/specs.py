@@ -87,6 +87,9 @@ class MethodSpec:
         Method whose fitted model it starts from, where that one is configured too with
         the same parameters (``pretrain_x`` here is ``x`` there): fitted once, not for
         every split and method again.
+    sharded
+        Whether it can be fitted on a sample of cells and, started from its own ``model``,
+        give its output range by range; done so where a dataset has ``shards``.
     """
 
     name: str
@@ -105,6 +108,7 @@ class MethodSpec:
     inductive: bool = False
     features: bool = False
     pretrained: str = ""
+    sharded: bool = False
     threads: int = 1
     mem_mb: int = 6000
     runtime_min: int = 120

@@ -74,6 +74,8 @@ class ReportContext:
         (dataset, split) to the SVG of its UMAP grid.
     score_figures
         (dataset, split, task) to the SVG of its score table.
+    curve_figures
+        Dataset to the SVG of its robustness curves, where others are derived of it.
     tables
         Name to the path of a written table, linked from the report.
     settings_yaml
@@ -102,6 +104,7 @@ class ReportContext:
     qc_figures: Mapping[str, Path] = field(default_factory=dict)
     umap_figures: Mapping[tuple[str, str], Path] = field(default_factory=dict)
     score_figures: Mapping[tuple[str, str, str], Path] = field(default_factory=dict)
+    curve_figures: Mapping[str, Path] = field(default_factory=dict)
     tables: Mapping[str, Path] = field(default_factory=dict)
     settings_yaml: str = ""
     provenance: Mapping[str, str] = field(default_factory=dict)
@@ -132,6 +135,7 @@ class _DatasetSection:
     title: str
     qc: FigureLink | None
     thresholds: Table | None
+    curves: FigureLink | None
     splits: list[_SplitSection]
 
 
@@ -207,6 +211,7 @@ def _sections(out: Path, context: ReportContext, embed: bool) -> list[_DatasetSe
         "summary": set(context.summary["dataset"].astype(str)),
         "thresholds": set(context.thresholds),
         "qc_figures": set(context.qc_figures),
+        "curve_figures": set(context.curve_figures),
         "umap_figures": {dataset for dataset, _ in context.umap_figures},
         "score_figures": {dataset for dataset, _, _ in context.score_figures},
     }
@@ -231,9 +236,15 @@ def _sections(out: Path, context: ReportContext, embed: bool) -> list[_DatasetSe
         thresholds = None
         if name in context.thresholds and len(context.thresholds[name]):
             thresholds = threshold_table(context.thresholds[name], title)
+        curves = None
+        if name in context.curve_figures:
+            alt = f"Scores on {title} as counts, labels or cells of a type are taken away"
+            curves = link_figure(context.curve_figures[name], out, alt, embed)
         shown = [_split_section(out, context, embed, name, title, split) for split in splits]
         filled = [s for s in shown if s.umap or s.tasks]
-        sections.append(_DatasetSection(f"dataset-{i}", name, title, qc, thresholds, filled))
+        sections.append(
+            _DatasetSection(f"dataset-{i}", name, title, qc, thresholds, curves, filled)
+        )
     return sections
 
 

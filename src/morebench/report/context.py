@@ -12,6 +12,7 @@ from morebench.paths import Paths
 from morebench.plan import scored
 from morebench.registry import METRICS, TASKS
 from morebench.report.build import ReportContext
+from morebench.robustness.plan import curves
 from morebench.selftest.plan import dataset_of
 
 TABLES = ("scores", "summary", "runtime", "failures", "manifest", "methods", "datasets")
@@ -59,6 +60,9 @@ def read_context(results: Path) -> ReportContext:
     tested = dataset_of(config) is not None
     if tested:
         tables |= {n: paths.table(f"{n}.tsv") for n in ("selftest", "selftest_curves")}
+    bases = list(dict.fromkeys(curve.base for curve in curves(config)))
+    if bases:
+        tables["robustness"] = paths.table("robustness.tsv")
     umaps = {(d, s): paths.figure(f"{d}/umap-{s}.svg") for d, s, _ in keys}
     return ReportContext(
         **frames,
@@ -71,6 +75,7 @@ def read_context(results: Path) -> ReportContext:
         qc_figures={name: paths.figure(f"{name}/qc.svg") for name in config.datasets},
         umap_figures={key: path for key, path in umaps.items() if path.exists()},
         score_figures={(d, s, t): paths.figure(f"{d}/scores-{s}-{t}.svg") for d, s, t in keys},
+        curve_figures={name: paths.figure(f"{name}/robustness.svg") for name in bases},
         tables=tables,
         settings_yaml=config_file.read_text(),
         provenance=provenance,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
+from morebench.data.sample import sample_rows
 from morebench.errors import DataError
 from morebench.metrics import (
     clustering,
@@ -185,8 +186,12 @@ def metric_names() -> list[str]:
     return sorted(names, key=lambda name: name in _TOTALS)
 
 
-def _cells(data: TaskData, seed: int, threads: int) -> _Cells:
+def _cells(data: TaskData, seed: int, threads: int, sample: int | None, draw: int) -> _Cells:
     index = data.labelled
+    if sample is not None and sample < len(index):
+        # Batches and types keep their shares, so that no type's batches are thinned by chance.
+        group = [f"{b}|{t}" for b, t in zip(data.batch[index], data.cell_type[index], strict=True)]
+        index = index[sample_rows(np.array(group), sample, draw)]
     return _Cells(
         index=index,
         labels=data.cell_type[index].astype(str),
@@ -306,16 +311,41 @@ def score(
         Of the neighbour search. Linear algebra runs on one: its matrices are small, and
         more threads make it many times slower on a busy machine.
     params
-        This task has none; those of other tasks are ignored.
+        ``sample``: at most that many cells, drawn by batch and type; ``repeats``: draws. Those
+        of other tasks are ignored.
 
     Returns
     -------
     list of Score
         One a candidate and metric of the registry, totals included, in that order.
-        Coverage is the share of scored cells that a value rests on.
+        Coverage is the share of scored cells that a value rests on. Of several draws: the
+        mean, with the 95 % t interval of the mean over draws, which is the error of sampling
+        cells and of nothing else.
     """
     from threadpoolctl import threadpool_limits
 
-    cells, names = _cells(data, seed, threads), metric_names()
+    names, sample = metric_names(), params.get("sample")
+    drawn = sample is not None and sample < len(data.labelled)
+    draws = params["repeats"] if drawn else 1
+    found = []
     with threadpool_limits(limits=1, user_api="blas"):
-        return [s for c in candidates for s in _candidate(c, cells, len(data.batch), names)]
+        for draw in range(draws):
+            cells = _cells(data, seed, threads, sample, seed + draw)
+            found.append(
+                [s for c in candidates for s in _candidate(c, cells, len(data.batch), names)]
+            )
+    return [_mean_of(scores) for scores in zip(*found, strict=True)]
+
+
+def _mean_of(scores: Sequence[Score]) -> Score:
+    """Return the mean of a metric over draws of cells; one that is missing makes it missing."""
+    first = scores[0]
+    missing = [s for s in scores if s.status != "ok"]
+    if missing or len(scores) == 1:
+        return missing[0] if missing else first
+    from scipy.stats import t
+
+    values = np.array([s.value for s in scores])
+    half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    mean = float(values.mean())
+    return replace(first, value=mean, ci_low=mean - float(half), ci_high=mean + float(half))

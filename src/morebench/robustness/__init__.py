@@ -1,0 +1,1 @@
+"""Robustness curves: how scores depend on what derived datasets take away."""

@@ -1,0 +1,14 @@
+"""Join the frozen features of all ranges of a dataset."""
+
+from pathlib import Path
+
+from morebench import job, shards
+
+
+def main(output: Path, parts: list[Path]) -> None:
+    """Write a directory with the features and their sidecar."""
+    shards.gather_features(output, parts)
+
+
+if __name__ == "__main__":
+    job.run(main)
