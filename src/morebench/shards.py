@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 
 from morebench.contract import MethodInput, MethodOutput
-from morebench.data.sample import sample_rows
 from morebench.errors import ConfigError, ContractError
 from morebench.io.atomic import atomic_directory
 from morebench.io.inputs import cut_input, n_cells, read_input, read_obs
 from morebench.io.outputs import Status, read_output, read_status, write_output, write_status
+from morebench.sample import sample_rows
 
 if TYPE_CHECKING:
     from morebench.models.more.tokens import Background

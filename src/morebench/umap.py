@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from morebench.data.sample import sample_rows
 from morebench.data.splits import usable
 from morebench.evaluate import Entrant, candidate
 from morebench.io.inputs import read_input
 from morebench.io.prepared import read_truth
 from morebench.plots.umap_layout import compute_umap
+from morebench.sample import sample_rows
 
 #: Cells of a figure: more of them hide each other and take the layout hours.
 MOST_DRAWN = 50_000

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from morebench.data.features import choose_genes, log_normalise, make_input
 from morebench.data.pca import ScaledPCA
-from morebench.data.sample import sample_rows
 from morebench.data.spec import Features
 from morebench.errors import DataError
+from morebench.sample import sample_rows
 
 N, G = 240, 150
 SETTINGS = Features(n_top=60, n_pcs=10, min_cells=3)

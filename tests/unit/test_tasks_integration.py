@@ -8,10 +8,10 @@ import pytest
 from sklearn.metrics import silhouette_samples as _silhouette
 
 from morebench.contract import MethodOutput
-from morebench.data.sample import sample_rows
 from morebench.metrics import clustering, connectivity, lisi, totals
 from morebench.metrics.neighbors import exact_neighbors
 from morebench.registry import METRICS
+from morebench.sample import sample_rows
 from morebench.tasks import integration
 from morebench.tasks.contract import Candidate, TaskData
 

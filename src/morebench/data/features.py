@@ -12,9 +12,9 @@ import scipy.sparse as sp
 from morebench.data.mapping import check_size
 from morebench.data.pca import BLOCK, ScaledPCA
 from morebench.data.prepare import main_modality
-from morebench.data.sample import sample_rows
 from morebench.data.spec import Features
 from morebench.errors import DataError, listed
+from morebench.sample import sample_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from morebench.data.sample import sample_rows
 from morebench.errors import DataError
 from morebench.metrics import (
     clustering,
@@ -35,6 +34,7 @@ from morebench.metrics.neighbors import (
 )
 from morebench.metrics.undefined import UndefinedMetric
 from morebench.registry import METRICS
+from morebench.sample import sample_rows
 from morebench.tasks.contract import Candidate, Score, TaskData, unscored
 
 log = logging.getLogger(__name__)
