@@ -20,8 +20,16 @@ import pandas as pd
 from morebench.contract import MethodInput, MethodOutput
 from morebench.errors import ConfigError, ContractError
 from morebench.io.atomic import atomic_directory
-from morebench.io.inputs import cut_input, n_cells, read_input, read_obs
-from morebench.io.outputs import Status, read_output, read_status, write_output, write_status
+from morebench.io.inputs import cut_input, read_input, read_obs, shape_of
+from morebench.io.outputs import (
+    MODEL_FILE,
+    Status,
+    read_model,
+    read_output,
+    read_status,
+    write_output,
+    write_status,
+)
 from morebench.sample import sample_rows
 
 if TYPE_CHECKING:
@@ -108,7 +116,7 @@ def part_of(
                 found["features"] = Path(folder) / "features"
                 _cut_features(files["features"], rows, found["features"])
         elif "pretrained" in files:
-            rows = shard_rows(n_cells(files["input"]), told)
+            rows = shard_rows(shape_of(files["input"])[0], told)
             outputs = [k for k in outputs if k != "model"]
         else:
             raise NoModel("the model was not fitted: see the log of its fit")
@@ -139,7 +147,7 @@ def features_part(input_file: Path, part: str) -> tuple[MethodInput, Background 
         cut_input(input_file, rows, cells)
         counts_ng = read_input(cells).counts_ng
         usual = background(counts_ng, np.ones(len(rows), dtype=bool))
-        cut_input(input_file, shard_rows(n_cells(input_file), shard), cells)
+        cut_input(input_file, shard_rows(shape_of(input_file)[0], shard), cells)
         return read_input(cells), usual
 
 
@@ -181,8 +189,8 @@ def gather(
             break
     with atomic_directory(output) as directory:
         if whole.state == "ok":
-            obs, n_genes = read_obs(input_file), _n_genes(input_file)
-            ids = obs.index.to_numpy(dtype=object)
+            ids = read_obs(input_file).index.to_numpy(dtype=object)
+            n_genes = shape_of(input_file)[1]
             joined = _joined(fitted, parts, ids, n_genes, declared, whole)
             write_output(directory, joined, ids, np.empty(n_genes), declared)
         write_status(directory, whole)
@@ -215,8 +223,6 @@ def _joined(
         else:
             values[kind] = np.concatenate(pieces)
     if "model" in declared:
-        from morebench.io.outputs import MODEL_FILE, read_model
-
         values["model"] = read_model(fitted / MODEL_FILE)
     return MethodOutput(
         **values,
@@ -224,13 +230,6 @@ def _joined(
         parameters_frozen=status.parameters_frozen,
         notes=status.notes,
     )
-
-
-def _n_genes(input_file: Path) -> int:
-    import h5py
-
-    with h5py.File(input_file) as file:
-        return int(file["X"].attrs["shape"][1])
 
 
 def gather_features(output: Path, parts: Sequence[Path]) -> None:

@@ -10,19 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.refusals import refused
 
 from morebench.data import archives
 from morebench.data.archives import open_binary, unpack
 from morebench.errors import DataError
-
-
-def refused(call, *words):
-    with pytest.raises(DataError) as caught:
-        call()
-    text = str(caught.value)
-    assert "\n" not in text
-    for word in words:
-        assert word in text, f"{word!r} is not in {text!r}"
 
 
 def read(path, **limits):

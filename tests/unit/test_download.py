@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.refusals import refused
 from tests.servers import PAGE, UNAVAILABLE, Fault, Server, redirect
 
 from morebench.data import progress, transfer
 from morebench.data.download import Remote, cache_folder, download
 from morebench.data.lock import Entry, read_lock, write_lock
-from morebench.errors import DataError
 
 SIZE = 8 << 20
 NAME = "geo/GSE1_counts.bin"
@@ -102,16 +102,6 @@ def pauses(monkeypatch):
 
 def remote(server, name=NAME, **more):
     return Remote((f"{server.url}/{name}",), name, **more)
-
-
-def refused(call, *words):
-    with pytest.raises(DataError) as caught:
-        call()
-    text = str(caught.value)
-    assert "\n" not in text
-    for word in words:
-        assert word in text, f"{word!r} is not in {text!r}"
-    return text
 
 
 # --- a file that arrives ----------------------------------------------------------------

@@ -140,17 +140,23 @@ def test_the_measurement_sees_a_second_thread(work):
     assert measured(work, LIMITED, 2)["busy"] == 2
 
 
+def printed(code, **variables):
+    """Run Python in a process of its own and return what it printed."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **variables}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
 def test_torch_is_told_both_of_its_pools_when_it_is_imported():
     code = (
         "from morebench import threads; threads.limit(3); import importlib.util, torch; "
         "assert importlib.util.find_spec('torch') is not None; "
         "print(torch.get_num_threads(), torch.get_num_interop_threads())"
     )
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True
-    )
-    assert done.stdout.split() == ["3", "3"], done.stderr
+    assert printed(code, OMP_NUM_THREADS="1") == "3 3"
 
 
 def test_blas_that_was_loaded_before_is_told():
@@ -159,11 +165,7 @@ def test_blas_that_was_loaded_before_is_told():
         "from threadpoolctl import threadpool_info; "
         "print([p['num_threads'] for p in threadpool_info() if p['user_api'] == 'blas'])"
     )
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OPENBLAS_NUM_THREADS": "2"}
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == "[1]", done.stdout + done.stderr
+    assert printed(code, OPENBLAS_NUM_THREADS="2") == "[1]"
 
 
 def test_the_environment_keeps_other_flags_of_xla(monkeypatch):

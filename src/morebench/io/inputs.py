@@ -88,12 +88,13 @@ def cut_input(path: str | Path, rows: np.ndarray | slice, target: str | Path) ->
     write_input(target, data)
 
 
-def n_cells(path: str | Path) -> int:
-    """Return the number of cells of an input, from its header alone."""
+def shape_of(path: str | Path) -> tuple[int, int]:
+    """Return the numbers of cells and genes of an input, from its header alone."""
     import h5py
 
     with h5py.File(path) as file:
-        return int(file["X"].attrs["shape"][0])
+        n, g = file["X"].attrs["shape"]
+    return int(n), int(g)
 
 
 def read_obs(path: str | Path) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import pandas as pd
 from morebench.errors import ContractError, listed
 from morebench.plots.style import (
     FAINT,
+    empty_figure,
     house_style,
     ordered,
     score_colour,
@@ -85,10 +86,7 @@ def draw_agreement(
     widths = [p.shape[1] for *_, p in panels]
     with house_style():
         if not panels:
-            fig = Figure(figsize=(4, 1), layout="constrained")
-            fig.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")
-            fig.text(0.01, 0.3, "No method gave labels for every held-out batch.", color=FAINT)
-            return fig
+            return empty_figure(title, "No method gave labels for every held-out batch.")
         size = (_CELL * sum(widths) + 1.4 * len(panels), _CELL * rows + 1.9)
         fig = Figure(figsize=size, layout="constrained")
         fig.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")

@@ -16,6 +16,7 @@ from morebench.plots.style import (
     RULE,
     TYPE_COLOURS,
     Look,
+    empty_figure,
     house_style,
     shortened,
 )
@@ -83,10 +84,7 @@ def draw_robustness(table: pd.DataFrame, title: str) -> Figure:
     looks = {name: Look(_of(TYPE_COLOURS, i), _of(MARKERS, i)) for i, name in enumerate(names)}
     with house_style():
         if not rows:
-            fig = Figure(figsize=(4, 1), layout="constrained")
-            fig.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")
-            fig.text(0.01, 0.3, "No split has a score to draw.", color=FAINT)
-            return fig
+            return empty_figure(title, "No split has a score to draw.")
         n_columns = max(len(panels) for _, panels in rows)
         size = (_WIDTH * max(n_columns, 2) + 0.2, _HEIGHT * len(rows) + 1.4)
         fig = Figure(figsize=size, layout="constrained")

@@ -161,6 +161,16 @@ def text_width(text: object, size: float) -> float:
     return text_to_path.get_text_width_height_descent(str(text), font, ismath=False)[0] / 72
 
 
+def empty_figure(title: str, words: str) -> Figure:
+    """Return a figure that says why there is nothing to draw."""
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(4, 1), layout="constrained")
+    fig.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")
+    fig.text(0.01, 0.3, words, color=FAINT)
+    return fig
+
+
 def preview_path(svg_path: str | Path) -> Path:
     """Return where the PNG preview of an SVG is."""
     return Path(svg_path).with_suffix(".png")

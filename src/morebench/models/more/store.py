@@ -79,11 +79,7 @@ def from_state(
     """
     import torch
 
-    if content.get("format") != FORMAT:
-        raise ContractError(f"{where}: format {content.get('format')!r}; valid: {FORMAT}")
-    lacking = [key for key in _KEYS if key not in content]
-    if lacking:
-        raise ContractError(f"{where}: lacks {lacking[0]!r}; valid: {listed(_KEYS)}")
+    _check_content(content, where, _KEYS)
     settings = Settings.from_dict(content["settings"])
     transforms = _transforms(arrays, content)
     classes, batches = np.array(content["classes"], dtype=str), np.array(content["batches"])
@@ -121,6 +117,15 @@ def from_state(
         "batch_key": content["batch_key"],
         "layer": content["layer"],
     }
+
+
+def _check_content(content: dict[str, Any], where: str, keys: tuple[str, ...]) -> None:
+    """Raise ContractError unless the content is of this format and whole."""
+    if content.get("format") != FORMAT:
+        raise ContractError(f"{where}: format {content.get('format')!r}; valid: {FORMAT}")
+    lacking = [key for key in keys if key not in content]
+    if lacking:
+        raise ContractError(f"{where}: lacks {lacking[0]!r}; valid: {listed(keys)}")
 
 
 def to_arrays(model: Any) -> dict[str, np.ndarray]:
@@ -165,12 +170,7 @@ def read_model(folder: Path, device: str) -> dict[str, Any]:
         if not (folder / name).is_file():
             raise ContractError(f"{folder}: is no saved model: {name} is missing")
     content = read_json(folder / JSON_FILE)
-    if content.get("format") != FORMAT:
-        raise ContractError(
-            f"{folder / JSON_FILE}: format {content.get('format')!r}; valid: {FORMAT}"
-        )
-    if "arrays_sha256" not in content:
-        raise ContractError(f"{folder / JSON_FILE}: lacks 'arrays_sha256'; valid: {listed(_KEYS)}")
+    _check_content(content, str(folder / JSON_FILE), ("arrays_sha256", *_KEYS))
     if sha256_file(folder / ARRAYS_FILE) != content["arrays_sha256"]:
         raise ContractError(f"{folder / ARRAYS_FILE}: is not the file that {JSON_FILE} names")
     try:
