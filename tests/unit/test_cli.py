@@ -169,6 +169,8 @@ def test_a_scripts_error_is_one_line_and_others_keep_their_traceback(monkeypatch
     def crash(name: str) -> None:
         raise KeyError(name)
 
+    # a job is a process of its own: here the limit would stay, and numba refuses another one
+    monkeypatch.setattr(job.threads, "limit", lambda n_threads: None)
     monkeypatch.setattr(sys, "argv", ["script", "kang"])
     with pytest.raises(SystemExit, match="^error: kang: no cell$"):
         job.run(refuse)
