@@ -285,7 +285,7 @@ def trained(tmp_path_factory, cells):
     half = np.arange(700) % 2 == 0
     labels = np.array([f"their {t}" for t in truth])
     # a classifier of scikit-learn's own, as in the published files
-    model = package.train(adata[half].copy(), labels=labels[half], use_SGD=True)
+    model = package.train(adata[half].copy(), labels=labels[half], use_SGD=True, random_state=0)
     path = tmp_path_factory.mktemp("model") / "immune.pkl"
     model.write(str(path))
     return path
