@@ -167,6 +167,12 @@ def test_paths_expand_variables(monkeypatch):
 # --- the files that are delivered ---------------------------------------------------------
 
 
+def test_the_configuration_of_very_many_cells_holds():
+    config = load_file(CONFIG / "scale.yaml")
+    shards = config.datasets["sim_large"].shards
+    assert shards is not None and 1_000_000 / shards.number <= 100_000
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "real.yaml"])
 def test_the_delivered_configurations_hold(name, monkeypatch):
     monkeypatch.delenv("MOREBENCH_DATA", raising=False)
