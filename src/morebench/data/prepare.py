@@ -50,6 +50,8 @@ class Prepared:
 
 
 def _subset(raw: Raw, keep: np.ndarray) -> Raw:
+    if keep.all():
+        return raw  # counts of a million cells are not copied for nothing
     obs = raw.obs.loc[keep]
     parts = {}
     for name, part in raw.modalities.items():
@@ -103,8 +105,9 @@ def prepare(name: str, dataset: DatasetConfig) -> Prepared:
     kept_genes = {}
     for key, modality in raw.modalities.items():
         found = np.asarray((modality.counts_mg > 0).sum(0)).ravel() >= dataset.qc.min_cells
-        modality.counts_mg = modality.counts_mg[:, found]
-        modality.var = modality.var.loc[found]
+        if not found.all():
+            modality.counts_mg = modality.counts_mg[:, found]
+            modality.var = modality.var.loc[found]
         kept_genes[key] = [int(found.sum()), int(len(found))]
     part = raw.modalities[main]
     if part.counts_mg.shape[1] == 0:

@@ -43,7 +43,9 @@ def as_counts(matrix: Any, where: str) -> sp.csr_matrix:
                 f"{row}, column {counts.indices[first]}; raw counts are integers >= 0 "
                 "(name the layer that holds them with 'layer:')"
             )
-    counts = counts.astype(np.float32)
-    counts.eliminate_zeros()
+    counts = counts.astype(np.float32, copy=False)
+    if not counts.data.all():  # a copy only where there is something to take out
+        counts = counts.copy()
+        counts.eliminate_zeros()
     counts.sort_indices()
     return counts
