@@ -1,17 +1,19 @@
 """The Scrublet adapter, against scrublet called directly."""
 
 import anndata
+import annoy
 import mudata
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
 import scrublet as package
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from morebench.contract import MethodInput
 from morebench.errors import DataError, Unsupported
 from morebench.methods import scrublet
+from morebench.methods.annoy_trees import one_thread
 from morebench.registry import METHODS
 
 PARAMS = dict(METHODS["scrublet"].params)
@@ -59,11 +61,10 @@ def run(data, seed=0, **params):
     return scrublet.run(data, seed=seed, threads=1, **(PARAMS | params))
 
 
-def direct(counts, seed, n_prin_comps=30):
+def direct(counts, seed, n_prin_comps=30, **more):
     scrub = package.Scrublet(sp.csc_matrix(counts), random_state=seed)
-    scores, called = scrub.scrub_doublets(
-        use_approx_neighbors=False, n_prin_comps=n_prin_comps, verbose=False
-    )
+    with one_thread(annoy):
+        scores, called = scrub.scrub_doublets(n_prin_comps=n_prin_comps, verbose=False, **more)
     return scrub, scores, called
 
 
@@ -90,13 +91,46 @@ def test_each_batch_equals_a_direct_run(tmp_path):
     )
 
 
-def test_exact_neighbours_are_close_to_the_approximate_default():
+def test_exact_neighbours_are_a_parameter(tmp_path):
     counts, _ = simulate(400, n_doublets=30)
-    _, exact, _ = direct(counts, 0)
-    default, _ = package.Scrublet(sp.csc_matrix(counts), random_state=0).scrub_doublets(
-        verbose=False
-    )
-    assert np.corrcoef(exact, default)[0, 1] > 0.95
+    data = write(tmp_path / "d.h5mu", counts, np.repeat("a", 400))
+    approximate, exact = run(data), run(data, use_approx_neighbors=False)
+    _, scores, _ = direct(counts, 0, use_approx_neighbors=False)
+    np.testing.assert_array_equal(exact.doublet_score, scores)
+    assert exact.notes["neighbours"] == "exact"
+    assert approximate.notes["neighbours"] == "approximate: annoy, one thread"
+    assert 0.95 < np.corrcoef(exact.doublet_score, approximate.doublet_score)[0, 1] < 1
+    assert annoy.AnnoyIndex.__name__ == "Annoy"  # the package's own, outside the run
+
+
+REAL = {
+    # truth by demuxlet and by hashing, where a cell without a hashtag has none
+    "cellbench_lungcelllines_multitech_doublets": (lambda obs: obs["is_doublet"], None),
+    "doublet_cellhashing_celllines_chcl": (lambda obs: obs["hto_class"] == "Doublet", "Negative"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_auprc_on_real_doublets_is_that_of_the_package(name, data_file, tmp_path):
+    """Against the package as its user calls it, batch by batch: all cores, no guard."""
+    found = anndata.read_h5ad(data_file(f"{name}.h5ad"))
+    doublet, untold = REAL[name]
+    truth = doublet(found.obs).to_numpy(dtype=bool)
+    known = np.ones(len(truth), bool) if untold is None else found.obs["hto_class"] != untold
+    batch = found.obs["batch"].astype(str).to_numpy()
+    counts = sp.csr_matrix(found.X)
+    data = write(tmp_path / "d.h5mu", counts.toarray(), batch)
+    for seed in (0, 1, 2):
+        theirs = np.empty(len(truth))
+        for one in np.unique(batch):
+            scrub = package.Scrublet(counts[batch == one], random_state=seed)
+            theirs[batch == one] = scrub.scrub_doublets(verbose=False)[0]
+        ours = run(data, seed=seed).doublet_score
+        a, b = (average_precision_score(truth[known], s[known]) for s in (ours, theirs))
+        print(f"{name}, seed {seed}: AUPRC {a:.4f} here, {b:.4f} by the package")
+        assert abs(a - b) <= 0.02
+        assert a > truth[known].mean() + 0.1
 
 
 def test_no_threshold_falls_back_to_the_expected_rate(tmp_path):

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from morebench.contract import MethodInput, MethodOutput
 from morebench.errors import DataError, Unsupported, listed
+from morebench.methods.annoy_trees import one_thread
 
 MODALITY = "rna"
 # Scrublet runs from five cells on, but up to 20 cells it uses fewer than three neighbours
@@ -29,13 +30,14 @@ def run(
     min_cells: int,
     min_gene_variability_pctl: float,
     n_prin_comps: int,
+    use_approx_neighbors: bool,
 ) -> MethodOutput:
     """Score every cell by its neighbourhood of simulated doublets, batch by batch.
 
     A batch that is too small (fewer than ``MIN_CELLS`` cells, or fewer than ``MIN_GENES``
     genes pass the gene filter) takes its scores from one run over the whole dataset.
-    Components are at most cells - 1 and genes - 1. Neighbours are exact: the number of
-    CPU cores decides what Scrublet's approximate search (annoy) finds.
+    Components are at most cells - 1 and genes - 1. Annoy builds its trees on one thread:
+    else the number of CPU cores would decide what it finds.
 
     Parameters
     ----------
@@ -54,6 +56,8 @@ def run(
         variability above that percentile.
     n_prin_comps
         Principal components, at most.
+    use_approx_neighbors
+        Whether neighbours are searched by annoy, the package's default, or exactly.
 
     Returns
     -------
@@ -89,6 +93,10 @@ def run(
         "sim_doublet_ratio": sim_doublet_ratio,
         "random_state": seed,
     }
+    search: dict[str, Any] = {
+        "n_prin_comps": n_prin_comps,
+        "use_approx_neighbors": use_approx_neighbors,
+    }
     batch = data.batch
     scores = np.full(data.n_cells, np.nan)
     notes: dict[str, dict[str, Any]] = {}
@@ -97,13 +105,13 @@ def run(
         cells = np.flatnonzero(batch == name)
         n_kept = genes_kept(counts[cells], **gene_filter) if len(cells) >= MIN_CELLS else 0
         if n_kept >= MIN_GENES:
-            scrub = _fit(counts[cells], n_kept, n_prin_comps, gene_filter, model)
+            scrub = _fit(counts[cells], n_kept, search, gene_filter, model)
             scores[cells] = scrub.doublet_scores_obs_
             found = _threshold(scrub)
             source = "batch"
         else:
             if everything is None:
-                whole = _fit_whole(counts, n_prin_comps, gene_filter, model)
+                whole = _fit_whole(counts, search, gene_filter, model)
                 everything, whole_found = whole.doublet_scores_obs_, _threshold(whole)
             scores[cells] = everything[cells]
             found = whole_found
@@ -114,7 +122,8 @@ def run(
             **found,
             "n_called": int((scores[cells] > found["threshold"]).sum()),
         }
-    return MethodOutput(doublet_score=scores, notes={"neighbours": "exact", "batches": notes})
+    neighbours = "approximate: annoy, one thread" if use_approx_neighbors else "exact"
+    return MethodOutput(doublet_score=scores, notes={"neighbours": neighbours, "batches": notes})
 
 
 def read_counts(data: MethodInput) -> sp.csr_matrix:
@@ -185,24 +194,27 @@ def genes_kept(
 def _fit(
     counts: sp.spmatrix,
     n_kept: int,
-    n_prin_comps: int,
+    search: dict[str, Any],
     gene_filter: dict[str, Any],
     model: dict[str, Any],
 ) -> Any:
+    import annoy
     import scrublet
 
+    n_prin_comps = min(search["n_prin_comps"], counts.shape[0] - 1, n_kept - 1)
     scrub = scrublet.Scrublet(sp.csc_matrix(counts), **model)
-    scrub.scrub_doublets(
-        n_prin_comps=min(n_prin_comps, counts.shape[0] - 1, n_kept - 1),
-        use_approx_neighbors=False,
-        verbose=False,
-        **gene_filter,
-    )
+    with one_thread(annoy):
+        scrub.scrub_doublets(
+            verbose=False, **gene_filter, **(search | {"n_prin_comps": n_prin_comps})
+        )
     return scrub
 
 
 def _fit_whole(
-    counts: sp.spmatrix, n_prin_comps: int, gene_filter: dict[str, Any], model: dict[str, Any]
+    counts: sp.spmatrix,
+    search: dict[str, Any],
+    gene_filter: dict[str, Any],
+    model: dict[str, Any],
 ) -> Any:
     n_cells = counts.shape[0]
     n_kept = genes_kept(counts, **gene_filter) if n_cells >= MIN_CELLS else 0
@@ -211,7 +223,7 @@ def _fit_whole(
             f"scrublet: {n_cells} cells in the whole dataset, of whose genes {n_kept} pass the "
             f"filter {gene_filter}; valid is at least {MIN_CELLS} cells and {MIN_GENES} genes"
         )
-    return _fit(counts, n_kept, n_prin_comps, gene_filter, model)
+    return _fit(counts, n_kept, search, gene_filter, model)
 
 
 def _threshold(scrub: Any) -> dict[str, Any]:

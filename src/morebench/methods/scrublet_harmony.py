@@ -25,6 +25,7 @@ def run(
     min_cells: int,
     min_gene_variability_pctl: float,
     n_prin_comps: int,
+    use_approx_neighbors: bool,
     n_components: int,
     theta: float | None,
     lamb: float | None,
@@ -47,8 +48,8 @@ def run(
     seed, threads
         Of Scrublet and of Harmony.
     expected_doublet_rate, sim_doublet_ratio, min_counts, min_cells
-        As in ``scrublet.run``, like the next two.
-    min_gene_variability_pctl, n_prin_comps
+        As in ``scrublet.run``, like the next three.
+    min_gene_variability_pctl, n_prin_comps, use_approx_neighbors
         Of Scrublet.
     n_components, theta, lamb, sigma, nclust, max_iter_harmony
         As in ``harmony.run``.
@@ -89,6 +90,7 @@ def run(
         min_cells=min_cells,
         min_gene_variability_pctl=min_gene_variability_pctl,
         n_prin_comps=n_prin_comps,
+        use_approx_neighbors=use_approx_neighbors,
     )
     called, whole = called_cells(found, data.batch)
     kept = ~called

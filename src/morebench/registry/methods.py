@@ -275,8 +275,9 @@ METHODS: Mapping[str, MethodSpec] = by_name(
             min_cells=3,
             min_gene_variability_pctl=85.0,
             n_prin_comps=30,
+            use_approx_neighbors=True,
         ),
-        packages=("scrublet",),
+        packages=("scrublet", "annoy"),
         all_genes=True,
     ),
     MethodSpec(
@@ -425,6 +426,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
             min_cells=3,
             min_gene_variability_pctl=85.0,
             n_prin_comps=30,
+            use_approx_neighbors=True,
             n_components=30,
             theta=None,
             lamb=None,
@@ -433,7 +435,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
             max_iter_harmony=10,
             n_neighbors=15,
         ),
-        packages=("scrublet", "harmonypy", "scikit-learn"),
+        packages=("scrublet", "annoy", "harmonypy", "scikit-learn"),
         all_genes=True,
     ),
     MethodSpec(
