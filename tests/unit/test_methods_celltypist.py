@@ -351,7 +351,11 @@ def test_genes_that_the_data_lack_are_left_out_of_the_model(cells, make, trained
     assert part.notes["genes_known"] == f"{n - 100} of {n} of the model"
     assert (part.probabilities.to_numpy() != every.probabilities.to_numpy()).any()
     renamed(lambda names: "ENSG" + names)
-    with pytest.raises(DataError, match=rf"immune.pkl: none of its {n} genes .*such as ENSG"):
+    with pytest.raises(DataError, match=rf"immune.pkl: 0 of its {n} genes .*such as ENSG"):
+        run(data, **options)
+    few = np.isin(names, features[:49])
+    renamed(lambda names: np.where(few, names, "ENSG" + names))
+    with pytest.raises(DataError, match=rf"immune.pkl: 49 of its {n} genes .*at least 50 genes"):
         run(data, **options)
 
 

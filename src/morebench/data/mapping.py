@@ -175,7 +175,7 @@ def check_held_out(mapped: pd.DataFrame, dataset: DatasetConfig, where: str) -> 
     ------
     DataError
         A constant batch where an enabled task needs two; a held-out batch or type that
-        does not exist.
+        does not exist, or that leaves one type to learn from.
     """
     batches = sorted(mapped["batch"].unique())
     for task in dataset.tasks:
@@ -204,9 +204,18 @@ def check_held_out(mapped: pd.DataFrame, dataset: DatasetConfig, where: str) -> 
     usable = mapped["cell_type"].notna() & (mapped["is_doublet"] != 1)
     if dataset.labels is not None and not usable.any():
         raise DataError(f"{where}, labels: no cell has a usable label")
-    for key in ("lobo", "unseen"):
+    for key in ("lobo", "unseen", "newtype"):
         for item in getattr(dataset.splits, key):
-            held = mapped["batch"] == item
+            held = mapped["cell_type" if key == "newtype" else "batch"] == item
+            left = sorted(mapped.loc[usable & ~held, "cell_type"].unique())
+            if len(left) == 1:
+                raise DataError(
+                    f"{where}, splits.{key}: without {item!r} one cell type is left ({left[0]}), "
+                    "so there is nothing to tell apart; valid: an item that leaves two types or "
+                    "more"
+                )
+            if key == "newtype":
+                continue
             for what, cells in (("of", held), ("outside", ~held)):
                 if not (usable & cells).any():
                     raise DataError(

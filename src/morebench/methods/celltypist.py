@@ -80,7 +80,7 @@ def run(
         A model is to be trained and no labels were given at all.
     DataError
         Fewer than two classes are shown, there are no counts, or the file is no model or
-        knows none of the genes.
+        knows too few of the genes.
     ConfigError
         The file's SHA-256 is another one, or the two parameters make no sense.
     Unsupported

@@ -10,6 +10,11 @@ from typing import Any
 
 from morebench.errors import ConfigError, DataError, Unavailable
 
+# Of a model's genes that the data must have: the model is linear, so with fewer of them it
+# still answers, by its intercepts.
+MIN_GENES = 50
+MIN_SHARE = 0.05
+
 
 def read_checked(model: str | None, model_sha256: str | None) -> bytes | None:
     """Return the bytes of a model file, whose SHA-256 is the given one; nothing is unpickled.
@@ -99,13 +104,14 @@ def known_genes(model: Any, genes: Any, where: str) -> int:
     Raises
     ------
     DataError
-        None: the data spell genes in another way, or are of another species.
+        Too few: the data spell genes in another way, or are of another species.
     """
-    n_known = len(set(map(str, model.classifier.features)) & set(map(str, genes)))
-    if not n_known:
+    features = list(map(str, model.classifier.features))
+    n_known = len(set(features) & set(map(str, genes)))
+    if n_known < MIN_GENES or n_known < MIN_SHARE * len(features):
         raise DataError(
-            f"{where}: none of its {len(model.classifier.features)} genes (such as "
-            f"{model.classifier.features[0]}) is among the data's {len(genes)} (such as "
-            f"{genes[0]}); valid: the same names"
+            f"{where}: {n_known} of its {len(features)} genes (such as {features[0]}) are among "
+            f"the data's {len(genes)} (such as {genes[0]}); valid: at least {MIN_GENES} genes and "
+            f"{MIN_SHARE:.0%}, by the same names"
         )
     return n_known

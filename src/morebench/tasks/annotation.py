@@ -105,6 +105,8 @@ def _candidate(c: Candidate, data: TaskData, query: _Query, n_boot: int, seed: i
         return [unscored(c, name, "not_applicable", reason) for name in METRICS]
     try:
         c, reason = with_labels(c, data), ""
+    except UndefinedMetric as undefined:
+        return [unscored(c, name, "not_applicable", str(undefined)) for name in METRICS]
     except ValueError as error:
         reason = f"{c.method}: {error}"
     predicted = None if c.output is None else c.output.labels

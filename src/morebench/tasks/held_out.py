@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from morebench.errors import ContractError, listed
+from morebench.metrics.undefined import UndefinedMetric
 from morebench.registry import ACCEPTED_STATES
 from morebench.tasks.contract import Candidate, TaskData
 from morebench.tasks.transfer import with_labels
@@ -15,7 +16,10 @@ from morebench.tasks.transfer import with_labels
 
 @dataclass(frozen=True)
 class Answer:
-    """What one run says of a held-out batch; ``predicted`` is None unless it is ok."""
+    """What one run says of a held-out batch; ``predicted`` is None unless it is ok.
+
+    ``state`` is the run's, or ``not_applicable`` where it has nothing to take labels from.
+    """
 
     method: str
     track: str
@@ -56,6 +60,8 @@ def held_out(data: TaskData, candidates: Sequence[Candidate]) -> HeldOut:
         state, reason, predicted = c.state, c.reason, None
         try:
             c = with_labels(c, data)
+        except UndefinedMetric as undefined:
+            state, reason = "not_applicable", str(undefined)
         except ValueError as error:
             state, reason = "failed", f"{c.method}: {error}"
         if state == "ok":

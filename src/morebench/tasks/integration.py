@@ -131,8 +131,6 @@ def _graph_connectivity(e: _Embedding) -> _Result:
 
 
 def _pcr(e: _Embedding) -> _Result:
-    if len(np.unique(e.cells.batch)) < 2:
-        raise UndefinedMetric(f"one batch only among the scored cells: {e.cells.batch[0]}")
     after = pcr.batch_variance(e.x, e.cells.batch)
     return pcr.pcr_comparison(e.cells.variance_before, after), None
 
@@ -173,6 +171,10 @@ _ON_GRAPH: Mapping[str, Callable[[_Graph], _Result]] = {
     "ari_leiden": lambda g: (g.leiden[1], None),
 }
 
+# Aspects that compare batches: with one batch, a value would say nothing of integration, however
+# good it looks (graph connectivity near 1; scGraph of uncorrected cells 1 by construction).
+_OF_BATCHES = ("batch", "structure")
+
 _TOTALS: Mapping[str, tuple[Callable[[Mapping[str, float]], float], tuple[str, ...]]] = {
     "batch_total": (totals.batch_total, totals.BATCH_COMPONENTS),
     "bio_total": (totals.bio_total, totals.BIO_COMPONENTS),
@@ -212,6 +214,8 @@ def _scored(c: Candidate, metric: str, result: _Result, cells: _Cells) -> Score:
 
 
 def _compute(metric: str, e: _Embedding | _Graph) -> _Result:
+    if METRICS[metric].aspect in _OF_BATCHES and len(np.unique(e.cells.batch)) < 2:
+        raise UndefinedMetric(f"one batch only among the scored cells: {e.cells.batch[0]}")
     if isinstance(e, _Graph):
         if metric not in _ON_GRAPH:
             raise UndefinedMetric("needs an embedding: the method returns a graph only")
@@ -300,7 +304,8 @@ def score(
     Neighbours are searched once an embedding (90, exact) and shared by its metrics. A graph
     of a method without an embedding is restricted to those cells and scored by Leiden and
     graph connectivity; what needs an embedding, and so every total, is ``not_applicable``. A
-    metric without a value on these cells is ``not_applicable``, an exception inside one is
+    metric without a value on these cells is ``not_applicable`` (what compares batches, where
+    there is one batch only), an exception inside one is
     ``failed`` for that metric alone (traceback in the log), both with the reason.
 
     Parameters

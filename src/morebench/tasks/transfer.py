@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from morebench.errors import listed
+from morebench.metrics.undefined import UndefinedMetric
 from morebench.tasks.contract import Candidate, TaskData
 
 K_TRANSFER = 15
@@ -24,6 +26,8 @@ def with_labels(c: Candidate, data: TaskData) -> Candidate:
     ------
     ValueError
         The embedding does not have the dataset's cells, or has values that are not finite.
+    UndefinedMetric
+        Fewer than two types are shown: every cell would get the same label.
     """
     output = c.output
     if c.state != "ok" or output is None or output.labels is not None or output.embedding is None:
@@ -31,6 +35,12 @@ def with_labels(c: Candidate, data: TaskData) -> Candidate:
     from sklearn.neighbors import KNeighborsClassifier
 
     shown = np.flatnonzero([label is not None for label in data.shown])
+    taught = sorted(set(data.shown[shown].astype(str)))
+    if len(taught) < 2:
+        raise UndefinedMetric(
+            f"the split shows {len(taught)} classes ({listed(taught)}); labels are transferred "
+            "from 2 or more"
+        )
     z_nd = np.asarray(output.embedding, dtype=np.float64)
     if len(z_nd) != len(data.batch):
         raise ValueError(f"embedding: found {len(z_nd)} rows; valid: {len(data.batch)}")
