@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tests.quick import QUICK
 
 from morebench import canary, runner
 from morebench.config import Method, methods_of
@@ -53,12 +54,6 @@ def honest(data, *, seed, threads):
 def boom(data, *, seed, threads):
     raise ValueError("boom")
 """
-# Fits that take long are cut short: what they read is the same.
-QUICK = {
-    "scvi": {"max_epochs": 2}, "scanvi": {"pretrain_max_epochs": 2, "max_epochs": 2},
-    "more": {"steps": 10}, "more_sup": {"steps": 10}, "more_doublets": {"steps": 10},
-    "scgpt_scratch": {"steps": 4},
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

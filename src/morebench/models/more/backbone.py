@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from morebench.errors import Unavailable
+from morebench.errors import DataError, Unavailable
 from morebench.models.more.frozen import Backbone
 
 __all__ = ["Backbone", "load_backbone"]
@@ -54,6 +54,8 @@ def load_backbone(
     ------
     Unavailable
         If the weights are not there, or are not the ones expected.
+    DataError
+        If they are damaged.
     """
     if dtype not in PRECISIONS:
         raise Unavailable(f"dtype {dtype!r} of a backbone; expected one of {PRECISIONS}")
@@ -99,6 +101,7 @@ def _tokeniser_files(folder: Path) -> list[Path]:
 
 def _pretrained(name: str, source: str | Path, dtype: str) -> Backbone:
     """Load an encoder and its tokeniser from a folder (a path) or from the hub (an id)."""
+    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import cached_file, logging
 
@@ -116,6 +119,10 @@ def _pretrained(name: str, source: str | Path, dtype: str) -> Backbone:
         tokeniser = AutoTokenizer.from_pretrained(source, **options)
         model = AutoModel.from_pretrained(source, **float32, **options)
         folder = Path(str(cached_file(source, "config.json", **options))).parent
+    except SafetensorError as error:
+        raise DataError(
+            f"backbone {name!r}: its weights are damaged or cut short ({error}); get them anew"
+        ) from error
     except (OSError, ValueError, ImportError) as error:
         raise Unavailable(
             f"backbone {name!r}: not a folder or hub id of an encoder that transformers reads, "
