@@ -42,9 +42,7 @@ SCORED = plan.scored(CONFIG)
 WITH_SELFTEST = dataset_of(CONFIG) is not None
 BACKBONES = settings_of.backbones_of(CONFIG)
 # Datasets whose annotation is pooled over the held-out batches.
-POOLED = list(
-    dict.fromkeys(d for d, s, t in SCORED if (registry.split_kind(s), t) == ("lobo", "annotation"))
-)
+POOLED = plan.pooled(CONFIG)
 CURVED = list(dict.fromkeys(curve.base for curve in curves(CONFIG)))  # bases of derived datasets
 SHARDED = [name for name, d in CONFIG.datasets.items() if d.shards is not None]
 WITH_CONDA = "conda" in {str(m) for m in workflow.deployment_settings.deployment_method}
@@ -349,7 +347,7 @@ def all_figures():
     names += [f"{d}/qc.svg" for d in CONFIG.datasets]
     names += [f"{d}/umap-{s}.svg" for d, s in drawn_splits()]
     names += [f"{d}/scores-{s}-{t}.svg" for d, s, t in SCORED]
-    names += [f"{d}/agreement.svg" for d in POOLED]
+    names += [f"{d}/{name}.svg" for d in POOLED for name in ("types", "agreement")]
     names += [f"{d}/robustness.svg" for d in CURVED]
     return [PATHS.figure(n) for n in names]
 

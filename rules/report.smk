@@ -176,6 +176,34 @@ rule draw_agreement:
         "> {log} 2>&1"
 
 
+rule draw_types:
+    input:
+        types=PATHS.table("annotation_types.tsv"),
+        pooled=PATHS.table("annotation_pooled.tsv"),
+    output:
+        svg=report(
+            PATHS.figure("{dataset}/types.svg"),
+            category="Annotation",
+            labels={"dataset": "{dataset}"},
+        ),
+        png=PATHS.figure("{dataset}/types.png"),
+    log:
+        PATHS.log_of("figures", "{dataset}", "types"),
+    conda:
+        environment("core")
+    params:
+        title=title_of,
+        methods=compact_in_order(annotators()),
+        code=digest("draw_types"),
+    message:
+        "draw F1 of the cell types of {wildcards.dataset}"
+    shell:
+        'python -P "$MOREBENCH_ROOT"/workflow_scripts/draw_types.py '
+        "{output.svg} {input.types} {input.pooled} --dataset {wildcards.dataset} "
+        "--methods {params.methods:q} --title {params.title:q} "
+        "> {log} 2>&1"
+
+
 rule draw_robustness:
     input:
         PATHS.table("robustness.tsv"),

@@ -93,3 +93,9 @@ def runs(config: Config) -> list[Run]:
 def scored(config: Config) -> list[tuple[str, str, str]]:
     """Return every (dataset, split, task) that has a method to score."""
     return list(dict.fromkeys((c.run.dataset, c.split, c.task) for c in expected(config)))
+
+
+def pooled(config: Config) -> list[str]:
+    """Return the datasets whose annotation is pooled over their held-out batches."""
+    held = (d for d, s, t in scored(config) if (split_kind(s), t) == ("lobo", "annotation"))
+    return list(dict.fromkeys(held))

@@ -13,7 +13,8 @@ import pytest
 
 from morebench.errors import ContractError, DataError
 from morebench.plots.style import save_figure
-from morebench.report.build import ReportContext, build_report
+from morebench.report.build import build_report
+from morebench.report.context import ReportContext
 
 EVIL = "Kang <script>alert('x')</script> & co"
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -180,6 +181,30 @@ def test_curves_stand_with_their_base(context, tmp_path):
     _, page = _build(dataclasses.replace(context, curve_figures={"kang": figure}), tmp_path)
     assert page.texts("h3").index("Robustness") < page.texts("h3").index("Split all")
     assert "../figures/robustness.svg" in [a["href"] for a in page.tags("a")]
+
+
+def test_annotation_figures_stand_with_their_dataset(context, tmp_path):
+    title = "Annotation of all held-out batches"
+    _, without = _build(context, tmp_path)
+    assert title not in without.texts("h3")
+    own = {
+        "type_figures": {"kang": _svg(tmp_path / "figures" / "types.svg")},
+        "agreement_figures": {"kang": _svg(tmp_path / "figures" / "agreement.svg")},
+    }
+    _, page = _build(dataclasses.replace(context, **own), tmp_path)
+    heads = page.texts("h3")
+    assert heads.index("Quality control") < heads.index(title) < heads.index("Split all")
+    links = [a["href"] for a in page.tags("a")]
+    assert links.index("../figures/types.svg") < links.index("../figures/agreement.svg")
+    captions = " ".join(page.texts("figcaption"))
+    assert "F1 of the cell types of" in captions and "Who calls what what in" in captions
+    _, page = _build(dataclasses.replace(context, agreement_figures={}, **{
+        "type_figures": own["type_figures"]}), tmp_path)  # fmt: skip
+    assert "../figures/types.svg" in [a["href"] for a in page.tags("a")]
+    for field in own:
+        unknown = {field: {"other": own[field]["kang"]}}
+        with pytest.raises(ContractError, match=f"{field}: datasets .'other'. are not in"):
+            _build(dataclasses.replace(context, **unknown), tmp_path)
 
 
 def test_nothing_comes_from_a_network(context, tmp_path):

@@ -84,11 +84,12 @@ def test_without_derived_datasets_there_is_no_curve_and_no_row():
 # --- the table -----------------------------------------------------------------------------
 
 
-def results(config, value=lambda *_: 0.5, bad=(), calls=None, without=()):
+def results(config, value=lambda *_: 0.5, bad=(), calls=None, without=(), showing=True):
     """Return scores, pooled scores and crosstab of everything that is expected.
 
     ``value`` gives a value by dataset, method, metric and seed; ``bad`` are (dataset, method)
-    that failed; ``calls`` gives (truth, predicted) of a dataset, method and seed.
+    that failed; ``calls`` gives (truth, predicted) of a dataset, method and seed; ``showing``
+    is whether the splits show the types that they score.
     """
     from morebench.plan import expected
 
@@ -114,7 +115,8 @@ def results(config, value=lambda *_: 0.5, bad=(), calls=None, without=()):
         if cell.split == "lobo-b1" and status == "ok" and calls is not None:
             truth, said = calls(*key)
             counts = pd.crosstab(pd.Series(said), pd.Series(truth)).stack()
-            crossed += [(name, method, "truth", seed, a, b, n) for (a, b), n in counts.items() if n]
+            key = (name, method, "truth", seed)
+            crossed += [(*key, a, b, n, n * showing) for (a, b), n in counts.items() if n]
     names = ["dataset", *CROSSTAB_COLUMNS]
     return (
         pd.DataFrame(scores, columns=list(SCORE_COLUMNS)),
@@ -258,6 +260,18 @@ def test_the_interval_of_a_few_cells_holds_its_value(hit, missed, false):
         assert 0 <= row["low"] <= row["mean"] + 1e-12
         assert row["mean"] - 1e-12 <= row["high"] <= 1
         assert row["high"] - row["low"] > 0.01  # never a certainty
+
+
+def test_a_type_left_in_the_batches_that_score_it_alone_has_no_score():
+    """Where no split shows it, nobody can be right: 0 would blame the method."""
+    config = config_of(one={"derive": {"titrate": RARE}})
+    calls = {"calls": lambda *_: (["NK", "T"], ["T", "T"])}
+    table = robustness_table(config, *results(config, **calls, showing=False), {})
+    assert set(table["status"]) == {"not_applicable"} and table["mean"].isna().all()
+    assert set(table["reason"]) == {"no split shows a cell of type 'NK' where it scores one"}
+    assert set(table["n_cells"]) == {1}
+    shown = robustness_table(config, *results(config, **calls), {})
+    assert set(shown["status"]) == {"ok"} and set(shown["mean"]) == {0.0}
 
 
 def test_a_draw_without_an_answer_leaves_its_level_without_one():

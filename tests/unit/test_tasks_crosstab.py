@@ -1,5 +1,7 @@
 """Who called what what: counts, types and agreement against scikit-learn."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -77,3 +79,17 @@ def test_a_run_without_an_answer_is_left_out():
     assert not len(empty) and not len(types_table(empty)) and not len(agreement_table(empty))
     assert list(types_table(empty)) == list(types_table(TABLE))
     assert isinstance(empty, pd.DataFrame)
+
+
+def test_cells_of_types_that_their_split_does_not_show_are_counted_apart():
+    parts = batches(entrant(ONE, "one"), entrant(TWO, "two"))
+    parts[0] = dataclasses.replace(parts[0], taught=parts[0].taught - {"t1"})
+    table = crosstab(parts)
+    hidden = int((parts[0].truth == "t1").sum())
+    assert hidden > 0
+    for _, rows in table.groupby(["method", "other"]):
+        assert rows["n_cells"].sum() == N and rows["n_shown"].sum() == N - hidden
+    types = types_table(table).set_index(["method", "cell_type"])
+    lost = types["n_cells"] - types["n_shown"]
+    assert lost.xs("one").to_dict() == lost.xs("two").to_dict() == {"t0": 0, "t1": hidden, "t2": 0}
+    assert (TABLE["n_shown"] == TABLE["n_cells"]).all()

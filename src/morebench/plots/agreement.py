@@ -5,27 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from morebench.errors import ContractError, listed
-from morebench.plots.style import (
-    FAINT,
-    empty_figure,
-    house_style,
-    ordered,
-    score_colour,
-    shortened,
-    text_colour_on,
-)
+from morebench.plots.heat_map import TILE, draw_tiles
+from morebench.plots.style import FAINT, empty_figure, house_style, ordered
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 TRUTH = "truth"
 _COLUMNS = ("method", "other", "label", "other_label", "n_cells")
-_CELL = 0.27  # inches of a tile
 _LEAST_SHOWN = 0.01  # share of a row below which no number is written
 
 
@@ -87,28 +77,14 @@ def draw_agreement(
     with house_style():
         if not panels:
             return empty_figure(title, "No method gave labels for every held-out batch.")
-        size = (_CELL * sum(widths) + 1.4 * len(panels), _CELL * rows + 1.9)
+        size = (TILE * sum(widths) + 1.4 * len(panels), TILE * rows + 1.9)
         fig = Figure(figsize=size, layout="constrained")
         fig.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")
         axes = fig.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
         for ax, (method, other, panel) in zip(axes, panels, strict=True):
-            _panel(ax, panel)
+            draw_tiles(ax, panel, longest=18, least=_LEAST_SHOWN)
             ax.set_xlabel(titles.get(method, method))
             ax.set_ylabel("Truth" if other == TRUTH else titles.get(other, other))
         note = "Shares of each row; cells pooled over held-out batches."
         fig.text(0.01, 0.0, note, fontsize=6, color=FAINT, va="bottom")
     return fig
-
-
-def _panel(ax: Axes, panel: pd.DataFrame) -> None:
-    values = panel.to_numpy(dtype=float)
-    ax.imshow(np.array([[score_colour(v, "annotation") for v in row] for row in values]))
-    for (i, j), value in np.ndenumerate(values):
-        if value >= _LEAST_SHOWN:
-            ink = text_colour_on(score_colour(value, "annotation"))
-            ax.text(j, i, f"{value:.2f}", fontsize=5, color=ink, ha="center", va="center")
-    ax.set_xticks(range(panel.shape[1]), [shortened(n, 18) for n in panel.columns], rotation=90)
-    ax.set_yticks(range(panel.shape[0]), [shortened(n, 18) for n in panel.index])
-    ax.tick_params(length=0)
-    for side in ax.spines.values():
-        side.set_visible(False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from morebench.errors import ContractError, listed
 from morebench.io.atomic import atomic_path
 from morebench.plots.selftest import rising_metrics
 from morebench.registry import split_kind
+from morebench.report.context import ReportContext
 from morebench.report.figures import FigureLink, link_figure, link_path
 from morebench.report.scores import SCORE_COLUMNS, ScoreTable, score_table
 from morebench.report.selftest import selftest_table
@@ -40,80 +41,6 @@ _METHOD_HEAD = {
 
 
 @dataclass
-class ReportContext:
-    """All that the report shows; tables as they are written to ``results/tables``.
-
-    Attributes
-    ----------
-    datasets : DataFrame
-        ``name, title, cells, genes, batches, types, label_source, use``.
-    methods : DataFrame
-        ``name, title, track, source, version, licence, params``.
-    manifest : DataFrame
-        ``dataset, split, method, seed, state`` of every expected run.
-    failures : DataFrame
-        ``dataset, split, method, seed, state, reason, log``.
-    scores : DataFrame
-        ``dataset, split, task, method, track, seed, metric, value, ci_low, ci_high,
-        n_cells, coverage, status, reason``.
-    summary : DataFrame
-        ``dataset, split, task, method, title, track, metric, aspect, mean, sd, n_seeds,
-        status``.
-    runtime : DataFrame
-        ``dataset, split, method, seed, state, wall_s, cpu_s, peak_rss_mb,
-        parameters_trained, parameters_frozen, hardware``.
-    metric_titles
-        Metric to its title, in the order of the columns.
-    task_titles
-        Task to its title.
-    thresholds
-        Dataset to its QC thresholds: ``metric, low, high, rule, removed``.
-    qc_figures
-        Dataset to the SVG of its QC figure; the PNG preview lies beside each SVG.
-    umap_figures
-        (dataset, split) to the SVG of its UMAP grid.
-    score_figures
-        (dataset, split, task) to the SVG of its score table.
-    curve_figures
-        Dataset to the SVG of its robustness curves, where others are derived of it.
-    tables
-        Name to the path of a written table, linked from the report.
-    settings_yaml
-        The resolved configuration.
-    provenance
-        Facts such as ``commit``, ``config hash`` and package versions.
-    rank_by
-        Task to the metric that ranks its methods (``total`` where not given).
-    selftest
-        The self-test's verdicts: ``metric, titration, spearman, range, at_0, at_end, half_at,
-        seeds, expected, verdict, rises_with_overcorrection``; None where the run has no self-test.
-    selftest_figure
-        The SVG of its curves.
-    """
-
-    datasets: pd.DataFrame
-    methods: pd.DataFrame
-    manifest: pd.DataFrame
-    failures: pd.DataFrame
-    scores: pd.DataFrame
-    summary: pd.DataFrame
-    runtime: pd.DataFrame
-    metric_titles: Mapping[str, str]
-    task_titles: Mapping[str, str] = field(default_factory=dict)
-    thresholds: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    qc_figures: Mapping[str, Path] = field(default_factory=dict)
-    umap_figures: Mapping[tuple[str, str], Path] = field(default_factory=dict)
-    score_figures: Mapping[tuple[str, str, str], Path] = field(default_factory=dict)
-    curve_figures: Mapping[str, Path] = field(default_factory=dict)
-    tables: Mapping[str, Path] = field(default_factory=dict)
-    settings_yaml: str = ""
-    provenance: Mapping[str, str] = field(default_factory=dict)
-    rank_by: Mapping[str, str] = field(default_factory=dict)
-    selftest: pd.DataFrame | None = None
-    selftest_figure: Path | None = None
-
-
-@dataclass
 class _TaskSection:
     title: str
     figure: FigureLink | None
@@ -135,6 +62,7 @@ class _DatasetSection:
     title: str
     qc: FigureLink | None
     thresholds: Table | None
+    annotation: list[FigureLink]
     curves: FigureLink | None
     splits: list[_SplitSection]
 
@@ -211,6 +139,8 @@ def _sections(out: Path, context: ReportContext, embed: bool) -> list[_DatasetSe
         "summary": set(context.summary["dataset"].astype(str)),
         "thresholds": set(context.thresholds),
         "qc_figures": set(context.qc_figures),
+        "type_figures": set(context.type_figures),
+        "agreement_figures": set(context.agreement_figures),
         "curve_figures": set(context.curve_figures),
         "umap_figures": {dataset for dataset, _ in context.umap_figures},
         "score_figures": {dataset for dataset, _, _ in context.score_figures},
@@ -229,21 +159,41 @@ def _sections(out: Path, context: ReportContext, embed: bool) -> list[_DatasetSe
         )
         splits |= dict.fromkeys(split for dataset, split in context.umap_figures if dataset == name)
         splits |= dict.fromkeys(s for dataset, s, _ in context.score_figures if dataset == name)
-        qc = None
-        if name in context.qc_figures:
-            alt = f"Quality control of {title}: cells by batch, variance of components, genes"
-            qc = link_figure(context.qc_figures[name], out, alt, embed)
+
+        def link(figures: Mapping[str, Path], alt: str, name: str = name) -> FigureLink | None:
+            return link_figure(figures[name], out, alt, embed) if name in figures else None
+
+        qc = link(
+            context.qc_figures,
+            f"Quality control of {title}: cells by batch, variance of components, genes",
+        )
+        annotation = [
+            link(context.type_figures, f"F1 of the cell types of {title} by every method"),
+            link(
+                context.agreement_figures,
+                f"Who calls what what in {title}: annotators against the truth and each other",
+            ),
+        ]
+        curves = link(
+            context.curve_figures,
+            f"Scores on {title} as counts, labels or cells of a type are taken away",
+        )
         thresholds = None
         if name in context.thresholds and len(context.thresholds[name]):
             thresholds = threshold_table(context.thresholds[name], title)
-        curves = None
-        if name in context.curve_figures:
-            alt = f"Scores on {title} as counts, labels or cells of a type are taken away"
-            curves = link_figure(context.curve_figures[name], out, alt, embed)
         shown = [_split_section(out, context, embed, name, title, split) for split in splits]
         filled = [s for s in shown if s.umap or s.tasks]
         sections.append(
-            _DatasetSection(f"dataset-{i}", name, title, qc, thresholds, curves, filled)
+            _DatasetSection(
+                f"dataset-{i}",
+                name,
+                title,
+                qc,
+                thresholds,
+                [f for f in annotation if f],
+                curves,
+                filled,
+            )
         )
     return sections
 

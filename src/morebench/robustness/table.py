@@ -200,7 +200,7 @@ class _Values:
         """Return F1 or recall of the titrated type, the cells of all draws together."""
         from scipy.stats import binomtest
 
-        right = true = called = 0
+        right = true = called = shown = 0
         for name in names:
             whole = _value(self.by_pool.get((name, method, pooled.COMPARED, seed)))
             counts = self.counts.get((name, method, seed))
@@ -211,9 +211,13 @@ class _Values:
                 right += int(row["n_cells"]) * (is_true and is_called)
                 true += int(row["n_cells"]) * is_true
                 called += int(row["n_cells"]) * is_called
+                shown += int(row["n_shown"]) * is_true
         if not true:
             reason = f"no scored cell is of type {curve.cell_type!r}"
             return _Value(status="not_applicable", reason=reason)
+        if not shown:
+            reason = f"no split shows a cell of type {curve.cell_type!r} where it scores one"
+            return _Value(n_cells=true, status="not_applicable", reason=reason)
         n = true if metric == "type_recall" else true + called - right
         low, high = binomtest(right, n).proportion_ci(LEVEL, "wilson")
         value = right / n

@@ -12,8 +12,8 @@ import pandas as pd
 from morebench.tasks.held_out import Answer, HeldOut, check_batches, join
 
 TRUTH = "truth"
-CROSSTAB_COLUMNS = ("method", "other", "seed", "label", "other_label", "n_cells")
-TYPE_COLUMNS = ("method", "seed", "cell_type", "n_cells", "precision", "recall", "f1")
+CROSSTAB_COLUMNS = ("method", "other", "seed", "label", "other_label", "n_cells", "n_shown")
+TYPE_COLUMNS = ("method", "seed", "cell_type", "n_cells", "n_shown", "precision", "recall", "f1")
 AGREEMENT_COLUMNS = ("method", "other", "seed", "share", "kappa", "n_cells")
 
 
@@ -30,16 +30,18 @@ def crosstab(batches: Sequence[HeldOut], *, fixed: Collection[str] = ()) -> pd.D
     Returns
     -------
     DataFrame
-        ``CROSSTAB_COLUMNS``: ``other`` is another method, or ``truth``. Runs without an
-        answer in one of the batches are left out, as they have no pooled score either.
+        ``CROSSTAB_COLUMNS``: ``other`` is another method, or ``truth``; ``n_shown`` counts the
+        cells whose true type their split shows, so that a method could know it. Runs without
+        an answer in one of the batches are left out, as they have no pooled score either.
     """
     check_batches(batches)
     truth = np.concatenate([b.truth for b in batches])
+    shown = np.concatenate([np.isin(b.truth, sorted(b.taught)) for b in batches])
     answers = [join(batches, at) for at in range(len(batches[0].answers))]
     given = [a for a in answers if a.predicted is not None]
-    rows = [row for a in given for row in _counts(a.method, TRUTH, a.seed, _said(a), truth)]
+    rows = [row for a in given for row in _counts(a.method, TRUTH, a.seed, _said(a), truth, shown)]
     for one, two, seed in _pairs(given, fixed):
-        rows += _counts(one.method, two.method, seed, _said(one), _said(two))
+        rows += _counts(one.method, two.method, seed, _said(one), _said(two), shown)
     return pd.DataFrame(rows, columns=list(CROSSTAB_COLUMNS))
 
 
@@ -59,16 +61,23 @@ def _pairs(
 
 
 def _counts(
-    method: str, other: str, seed: int, label: np.ndarray, other_label: np.ndarray
-) -> Iterator[tuple[str, str, int, str, str, int]]:
+    method: str,
+    other: str,
+    seed: int,
+    label: np.ndarray,
+    other_label: np.ndarray,
+    shown: np.ndarray,
+) -> Iterator[tuple[str, str, int, str, str, int, int]]:
+    known = Counter(zip(label[shown], other_label[shown], strict=True))
     for (one, two), n in sorted(Counter(zip(label, other_label, strict=True)).items()):
-        yield method, other, seed, str(one), str(two), n
+        yield method, other, seed, str(one), str(two), n, known[one, two]
 
 
 def types_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return precision, recall and F1 of every true type, from a ``crosstab``.
 
-    Precision is NaN for a type that is never called; its F1 is 0.
+    Precision is NaN for a type that is never called; its F1 is 0. A type with fewer
+    ``n_shown`` than ``n_cells`` is scored in splits that do not show it: never right there.
     """
     rows = []
     against_truth = table[table["other"] == TRUTH]
@@ -78,8 +87,9 @@ def types_table(table: pd.DataFrame) -> pd.DataFrame:
         for name in sorted(group["other_label"].unique()):
             true, called = group["other_label"] == name, group["label"] == name
             hit, of, said = n[true & right].sum(), n[true].sum(), n[called].sum()
+            shown = group.loc[true, "n_shown"].sum()
             precision = hit / said if said else np.nan
-            rows.append((method, seed, name, of, precision, hit / of, 2 * hit / (of + said)))
+            rows.append((method, seed, name, of, shown, precision, hit / of, 2 * hit / (of + said)))
     return pd.DataFrame(rows, columns=list(TYPE_COLUMNS))
 
 
