@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse as sp
 import yaml
 
+from morebench.plots.words import number
 from tests.workflow.conftest import ROOT, Project
 
 pytestmark = pytest.mark.workflow
@@ -54,7 +55,7 @@ def test_curves_of_a_tiny_dataset(tmp_path, tiny_config):
     methods = {"pca": {"n_components": 8}, "logreg": {"n_components": 8}}
     project = Project(tmp_path, {**tiny_config, "datasets": datasets, "methods": methods})
     assert "draw robustness of tiny" in project.planned()
-    done = project.snakemake("results/figures/tiny/robustness.svg")
+    done = project.snakemake("results/report/index.html")
     assert done.returncode == 0, done.stdout
     tables = project.root / "results/tables"
     table = pd.read_csv(tables / "robustness.tsv", sep="\t")
@@ -71,6 +72,15 @@ def test_curves_of_a_tiny_dataset(tmp_path, tiny_config):
     assert (last < first).all(), "most labels are wrong: every metric of every method falls"
     text = (project.root / "results/figures/tiny/robustness.svg").read_text()
     assert "results/tables/robustness.tsv" in text and "Shown labels that are wrong" in text
+    page = (project.root / "results/report/index.html").read_text()
+    types = pd.read_csv(tables / "annotation_types.tsv", sep="\t")
+    for name in datasets:
+        text = (project.root / f"results/figures/{name}/types.svg").read_text()
+        assert "results/tables/annotation_types.tsv" in text
+        for row in types[types["dataset"] == name].to_dict("records"):
+            assert f"({row['n_cells']:,})" in text and number(row["f1"]) in text
+        for figure in ("types", "agreement"):
+            assert f"../figures/{name}/{figure}.svg" in page
 
 
 def test_without_derived_datasets_nothing_is_promised(tmp_path, tiny_config):
