@@ -147,5 +147,5 @@ def draw_types(
         ax = fig.add_axes((left / width, (below + foot) / height, across / width, down / height))
         draw_tiles(ax, found.f1.rename(index=names, columns=dict(titles)), longest=_LONGEST)
         for label, method in zip(ax.get_xticklabels(), found.f1.columns, strict=True):
-            label.set_style("italic" if method in found.controls else "normal")
+            label.set_fontstyle("italic" if method in found.controls else "normal")
     return fig
