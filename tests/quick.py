@@ -7,4 +7,6 @@ QUICK = {
     "more_sup": {"steps": 10},
     "more_doublets": {"steps": 10},
     "scgpt_scratch": {"steps": 4},
+    "concord": {"n_epochs": 2},
+    "concord_class": {"n_epochs": 2},
 }

@@ -97,7 +97,7 @@ def test_concrete_importers_of_one_method(copy):
     found = changed(copy, "morebench.methods.pca", "\nADDED = 1\n")
     importers = (
         "pca", "harmony", "logreg", "celltypist", "bbknn", "controls", "scrublet_harmony",
-        "spaces", "forest",
+        "spaces", "forest", "concord",
     )  # fmt: skip
     assert found == {f"morebench.methods.{name}" for name in importers}
 

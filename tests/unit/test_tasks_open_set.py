@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.spatial.distance import cdist
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from morebench.contract import MethodOutput
@@ -25,11 +26,17 @@ def data(types=TYPES, shown=SHOWN):
     )  # fmt: skip
 
 
-def run(labels=None, probabilities=None, given=None, state="ok"):
-    frame = pd.DataFrame(P, columns=["a", "b"]) if probabilities is None else probabilities
-    output = MethodOutput(labels=labels, probabilities=frame) if state == "ok" else None
+Z = RNG.normal(size=(N, 3)) + 1.5 * (TYPES == "new")[:, None]
+
+
+def score(output, given=None, state="ok"):
     c = Candidate("m", "semi-supervised", 0, state, output, "why" if state != "ok" else "")
     return open_set.score(given or data(), [c], seed=0, threads=1, params={"n_boot": 100})
+
+
+def run(labels=None, probabilities=None, given=None):
+    frame = pd.DataFrame(P, columns=["a", "b"]) if probabilities is None else probabilities
+    return score(MethodOutput(labels=labels, probabilities=frame), given)
 
 
 def test_values_are_those_of_sklearn_on_the_scored_cells():
@@ -57,8 +64,46 @@ def test_no_new_type_among_the_scored_is_not_applicable():
         assert s.status == "not_applicable" and "0 of 65 scored cells" in s.reason
 
 
-def test_what_failed_or_lacks_probabilities_is_typed():
-    assert {(s.status, s.reason) for s in run(state="timeout")} == {("timeout", "why")}
-    short = pd.DataFrame(P[:5], columns=["a", "b"])
-    for s in run(probabilities=short):
-        assert s.status == "failed" and "probabilities of 5 cells; valid: 120" in s.reason
+def test_an_embedding_is_scored_by_its_distance_to_the_shown_cells():
+    shown, scored = np.array([label is not None for label in SHOWN]), data().scored
+    far = np.sort(cdist(Z, Z[shown]), axis=1)[:, :15].mean(axis=1)[scored]
+    new = TYPES[scored] == "new"
+    found = {s.metric: s for s in score(MethodOutput(embedding=Z))}
+    assert found["unknown_auroc"].value == pytest.approx(roc_auc_score(new, far))
+    assert found["unknown_auprc"].value == pytest.approx(average_precision_score(new, far))
+    assert 0.6 < found["unknown_auroc"].value < 1
+    for s in found.values():
+        assert s.n_cells == scored.sum() and s.ci_low < s.value < s.ci_high
+
+
+def test_truth_and_scale_have_no_part_in_the_distance():
+    output = MethodOutput(embedding=Z)
+    first = open_set.novelty(Candidate("m", "unsupervised", 0, "ok", output), data())
+    for given in (data(types=TYPES[::-1].copy()), data(shown=np.where(SHOWN == "a", "b", SHOWN))):
+        again = open_set.novelty(Candidate("m", "unsupervised", 0, "ok", output), given)
+        np.testing.assert_array_equal(first, again)
+    turned = MethodOutput(embedding=100 * Z[:, ::-1] + 7)
+    np.testing.assert_allclose(
+        open_set.novelty(Candidate("m", "unsupervised", 0, "ok", turned), data()), 100 * first
+    )
+
+
+def test_probabilities_of_the_method_stand_before_its_embedding():
+    frame = pd.DataFrame(P, columns=["a", "b"])
+    both = score(MethodOutput(embedding=Z, probabilities=frame))
+    assert [s.value for s in both] == [s.value for s in run()]
+    assert [s.value for s in both] != [s.value for s in score(MethodOutput(embedding=Z))]
+
+
+def test_what_failed_or_lacks_both_is_typed():
+    assert {(s.status, s.reason) for s in score(None, state="timeout")} == {("timeout", "why")}
+    for output, reason in (
+        (MethodOutput(probabilities=pd.DataFrame(P[:5])), "probabilities of 5 cells; valid: 120"),
+        (MethodOutput(embedding=Z[:5]), "embedding: found 5 rows; valid: 120"),
+        (MethodOutput(embedding=np.where(Z > 2, np.nan, Z)), "NaN"),
+        (MethodOutput(), "neither probabilities nor an embedding"),
+    ):
+        found = score(output)
+        assert len(found) == 2
+        for s in found:
+            assert s.status == "failed" and np.isnan(s.value) and reason in s.reason

@@ -7,7 +7,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from morebench.contract import MethodOutput
 from morebench.tasks.contract import Candidate, TaskData
-from morebench.tasks.transfer import K_TRANSFER, with_labels
+from morebench.tasks.transfer import K_TRANSFER, distance_to_shown, with_labels
 from morebench.tasks.voting import over_clusters, vote
 
 X, KIND = make_blobs(300, n_features=6, centers=4, cluster_std=2.0, random_state=0)
@@ -52,6 +52,18 @@ def test_few_shown_cells_are_neighbours_all():
     shown = np.full(300, None, dtype=object)
     shown[:3] = ["a", "b", "b"]
     assert set(with_labels(candidate(embedding=X), data(shown)).output.labels) == {"b"}
+    mean = np.linalg.norm(X[:, None] - X[:3], axis=2).mean(axis=1)
+    np.testing.assert_allclose(distance_to_shown(X, data(shown)), mean)
+
+
+def test_distance_is_the_mean_to_the_nearest_shown_cells():
+    # shown at 0, 1, ..., 19 on a line; a cell at 30 is 11 to 25 away from the nearest 15
+    given = data(np.where(np.arange(300) < 20, TYPES, None))
+    line = np.arange(300.0)[:, None]
+    found = distance_to_shown(line, given)
+    assert found[30] == pytest.approx((11 + 25) / 2)
+    np.testing.assert_allclose(np.diff(found[20:]), 1)
+    assert found[0] == pytest.approx(7) and found.min() == found[10] == pytest.approx(56 / 15)
 
 
 def test_an_embedding_of_other_cells_is_refused():

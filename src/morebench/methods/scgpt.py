@@ -9,6 +9,7 @@ import numpy as np
 
 from morebench.contract import MethodInput, MethodOutput
 from morebench.errors import ConfigError, DataError, Unavailable, listed
+from morebench.methods.numbers import need_at_least, need_share
 
 MIN_SHARE = 0.3  # of the split's genes that the vocabulary must know
 MIN_GENES = 50
@@ -61,7 +62,7 @@ def run(
     -----
     Cui et al. 2024, Nature Methods 21, 1470-1480; ``embed_data`` of its code.
     """
-    _check(max_length=(max_length, 2), batch_size=(batch_size, 1))
+    need_at_least(max_length=(max_length, 2), batch_size=(batch_size, 1))
     folder = _folder(checkpoint)
     from morebench.models.more.devices import choose_device, threads_of
     from morebench.models.scgpt.checkpoint import N_BINS, load_checkpoint
@@ -145,14 +146,13 @@ def run_scratch(
     Cui et al. 2024, Nature Methods 21, 1470-1480. Not the published model: nothing here was
     pre-trained.
     """
-    _check(
+    need_at_least(
         d_model=(d_model, 1), n_heads=(n_heads, 1), n_layers=(n_layers, 1), d_hid=(d_hid, 1),
         n_bins=(n_bins, 3), max_length=(max_length, 2), train_length=(train_length, 2),
     )  # fmt: skip
     if d_model % n_heads:
         raise ConfigError(f"n_heads: found {n_heads}; valid: a divisor of d_model, {d_model}")
-    if not 0 <= dropout < 1:
-        raise ConfigError(f"dropout: found {dropout}; valid: 0 or more, below 1")
+    need_share(dropout=dropout)
     import torch
 
     from morebench.models.more.devices import choose_device, threads_of
@@ -184,12 +184,6 @@ def run_scratch(
             **_lengths(data, number_g, max_length),
         },
     )
-
-
-def _check(**numbers: tuple[int, int]) -> None:
-    for name, (found, least) in numbers.items():
-        if found < least:
-            raise ConfigError(f"{name}: found {found}; valid: {least} or more")
 
 
 def _folder(checkpoint: str | None) -> Path:

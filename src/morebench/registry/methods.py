@@ -67,6 +67,20 @@ _ANNOTATION = frozen(
     annotate_usual_share=0.99,
 )
 
+# Settings of CONCORD, with labels and without.
+_CONCORD = frozen(
+    latent_dim=100,
+    encoder_dims=(1000,),
+    batch_size=256,
+    n_epochs=15,
+    lr=0.01,
+    schedule_ratio=0.97,
+    element_mask_prob=0.4,
+    feature_mask_prob=0.3,
+    clr_temperature=0.4,
+    clr_beta=1.0,
+)
+
 METHODS: Mapping[str, MethodSpec] = by_name(
     MethodSpec(
         "more",
@@ -259,6 +273,30 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         packages=("scvi-tools", "torch"),
         inductive=True,
         pretrained="scvi",
+    ),
+    MethodSpec(
+        "concord",
+        "CONCORD",
+        "morebench.methods.concord:run",
+        "unsupervised",
+        ("embedding",),
+        "Zhu et al. 2025; concord-sc",
+        "MIT",
+        _CONCORD,
+        packages=("concord-sc", "torch"),
+        inductive=True,
+    ),
+    MethodSpec(
+        "concord_class",
+        "CONCORD with labels",
+        "morebench.methods.concord:run_class",
+        "semi-supervised",
+        ("embedding", "labels", "probabilities"),
+        "Zhu et al. 2025; concord-sc, with its classifier",
+        "MIT",
+        frozen(**_CONCORD, classifier_weight=1.0),
+        packages=("concord-sc", "torch"),
+        inductive=True,
     ),
     MethodSpec(
         "scrublet",

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from morebench.contract import MethodOutput
 from morebench.metrics import ranking
 from morebench.tasks.contract import Candidate, Score, TaskData, unscored
 from morebench.tasks.intervals import score_with_interval
+from morebench.tasks.transfer import distance_to_shown
 
 log = logging.getLogger(__name__)
 
@@ -18,16 +20,30 @@ UNKNOWN = "unknown"
 _METRICS = {"unknown_auroc": ranking.auroc, "unknown_auprc": ranking.auprc}
 
 
-def novelty(c: Candidate) -> np.ndarray:
-    """Return (n,) how new a cell looks: 1 less its largest probability, and 1 more if ``unknown``.
+def novelty(c: Candidate, data: TaskData) -> np.ndarray:
+    """Return (n,) how new a cell looks to a method.
 
-    So cells that the method itself calls unknown stand before all others.
+    With probabilities: 1 less the largest, and 1 more if ``unknown``, so that cells that the
+    method itself calls unknown stand before all others. Without: the mean distance in the
+    embedding to the nearest shown cells (``transfer.py``).
+
+    Raises
+    ------
+    ValueError
+        There is neither, or not of the dataset's cells.
     """
-    assert c.output is not None and c.output.probabilities is not None
-    doubt_n = 1 - c.output.probabilities.to_numpy(dtype=float).max(axis=1)
-    if c.output.labels is None:
+    output = c.output or MethodOutput()
+    if output.probabilities is None:
+        if output.embedding is None:
+            raise ValueError("found neither probabilities nor an embedding; valid: one of them")
+        return distance_to_shown(output.embedding, data)
+    n = len(output.probabilities)
+    if n != len(data.batch):
+        raise ValueError(f"probabilities of {n} cells; valid: {len(data.batch)}")
+    doubt_n = 1 - output.probabilities.to_numpy(dtype=float).max(axis=1)
+    if output.labels is None:
         return doubt_n
-    return doubt_n + (np.asarray(c.output.labels) == UNKNOWN)
+    return doubt_n + (np.asarray(output.labels) == UNKNOWN)
 
 
 def _candidate(
@@ -38,13 +54,12 @@ def _candidate(
     if not new.any() or new.all():
         reason = f"{int(new.sum())} of {len(index)} scored cells are of a type never shown"
         return [unscored(c, name, "not_applicable", reason) for name in _METRICS]
-    probabilities = None if c.output is None else c.output.probabilities
-    if probabilities is None or len(probabilities) != len(data.batch):
-        found = "none" if probabilities is None else len(probabilities)
-        reason = f"{c.method}: probabilities of {found} cells; valid: {len(data.batch)}"
+    try:
+        values = novelty(c, data)[index]
+    except ValueError as error:
+        reason = f"{c.method}: {error}"
         log.error("%s", reason)
         return [unscored(c, name, "failed", reason) for name in _METRICS]
-    values = novelty(c)[index]
     return [
         score_with_interval(
             c, name, ranking.statistic(metric, new, values), len(index), n_boot=n_boot, seed=seed

@@ -1,4 +1,4 @@
-"""Labels for embeddings that come without: those of the nearest cells whose label is shown."""
+"""What an embedding says by itself of a cell: its nearest cells with a shown label."""
 
 from __future__ import annotations
 
@@ -34,16 +34,13 @@ def with_labels(c: Candidate, data: TaskData) -> Candidate:
         return c
     from sklearn.neighbors import KNeighborsClassifier
 
-    shown = np.flatnonzero([label is not None for label in data.shown])
+    z_nd, shown = _cells(output.embedding, data)
     taught = sorted(set(data.shown[shown].astype(str)))
     if len(taught) < 2:
         raise UndefinedMetric(
             f"the split shows {len(taught)} classes ({listed(taught)}); labels are transferred "
             "from 2 or more"
         )
-    z_nd = np.asarray(output.embedding, dtype=np.float64)
-    if len(z_nd) != len(data.batch):
-        raise ValueError(f"embedding: found {len(z_nd)} rows; valid: {len(data.batch)}")
     model = KNeighborsClassifier(min(K_TRANSFER, len(shown)))
     model.fit(z_nd[shown], data.shown[shown].astype(str))
     values = model.predict_proba(z_nd)
@@ -53,3 +50,41 @@ def with_labels(c: Candidate, data: TaskData) -> Candidate:
         probabilities=pd.DataFrame(values, columns=list(model.classes_)),
     )
     return replace(c, output=found)
+
+
+def distance_to_shown(embedding: np.ndarray, data: TaskData) -> np.ndarray:
+    """Return the mean distance of each cell to the shown cells that ``with_labels`` would ask.
+
+    The k-nearest-neighbour outlier score of Angiulli and Pizzuti 2002 (PKDD, 15-26), which
+    needs no labels but those that say which cells are shown. Unlike the share of the most
+    frequent label it goes on growing where all neighbours agree. A shown cell is its own
+    nearest neighbour.
+
+    Parameters
+    ----------
+    embedding : (n, d) array
+
+    Returns
+    -------
+    (n,) array of float64
+        In the embedding's own unit, >= 0.
+
+    Raises
+    ------
+    ValueError
+        The embedding does not have the dataset's cells, or has values that are not finite.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    z_nd, shown = _cells(embedding, data)
+    model = NearestNeighbors(n_neighbors=min(K_TRANSFER, len(shown))).fit(z_nd[shown])
+    distance_nk, _ = model.kneighbors(z_nd)
+    return distance_nk.mean(axis=1)
+
+
+def _cells(embedding: np.ndarray, data: TaskData) -> tuple[np.ndarray, np.ndarray]:
+    """Return the (n, d) embedding in float64 and the places of the shown cells."""
+    z_nd = np.asarray(embedding, dtype=np.float64)
+    if len(z_nd) != len(data.batch):
+        raise ValueError(f"embedding: found {len(z_nd)} rows; valid: {len(data.batch)}")
+    return z_nd, np.flatnonzero([label is not None for label in data.shown])
