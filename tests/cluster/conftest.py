@@ -22,12 +22,8 @@ PROFILE = (
     "--slurm-init-seconds-before-status-checks", "1",
     "--seconds-between-status-checks", "1",
 )  # fmt: skip
-PARTITIONS = {
-    "partitions": {
-        "cpu": {"max_runtime": 1440, "max_mem_mb": 64000, "max_threads": 2},
-        "gpu": {"max_runtime": 1440, "max_mem_mb": 64000, "max_threads": 1, "max_gpu": 2},
-    }
-}
+LIMITS = {"max_runtime": 1440, "max_mem_mb": 64000, "max_threads": 2}
+PARTITIONS = {"partitions": {"cpu": LIMITS, "gpu": {**LIMITS, "max_gpu": 2}}}
 
 
 class Submitted(Project):

@@ -51,7 +51,7 @@ MinJobAge=3600
 KillWait=2
 ReturnToService=2
 NodeName={cpu} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=64000
-NodeName={gpu} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1 RealMemory=64000 \
+NodeName={gpu} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=64000 \
 Gres=gpu:fake:2
 PartitionName=cpu Nodes={cpu} Default=YES MaxTime=1440
 PartitionName=gpu Nodes={gpu} MaxTime=1440

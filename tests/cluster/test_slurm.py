@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import time
 from copy import deepcopy
 
 import pandas as pd
+import psutil
 import pytest
 
 from tests.cluster.conftest import Submitted
@@ -18,18 +18,20 @@ pytestmark = [pytest.mark.cluster, pytest.mark.workflow, pytest.mark.slow]
 METHODS = {
     "pca": {"n_components": 8},
     "pca_gpu": {"method": "pca", "n_components": 6, "resources": {"gpu": 1}},
-    "pca_broken": {"method": "pca", "n_components": 999},
+    "pca_small": {"method": "pca", "n_components": 5, "resources": {"mem_mb": 100}},
 }
-SAME = ("scores", "summary", "manifest")
+GPU_JOB = "rule_embed_wildcards_tiny_all_pca_gpu_0"
+SMALL_JOB = "rule_embed_wildcards_tiny_all_pca_small_0"
 
 
-def comment(job: dict[str, str]) -> str:
-    return job.get("Comment", "")
+def submitted(slurm, before) -> list[dict[str, str]]:
+    """Return the records of the jobs that were not there before, in order."""
+    return [job for number, job in sorted(slurm.jobs().items()) if number not in before]
 
 
 @pytest.fixture(scope="module")
 def runs(slurm, tmp_path_factory, tiny_config):
-    """The same configuration on Slurm and on this machine."""
+    """The same configuration on Slurm and on this machine, at the same time."""
     config = deepcopy(tiny_config)
     config["methods"] = METHODS
     config["datasets"]["tiny"]["splits"] = {}
@@ -39,46 +41,89 @@ def runs(slurm, tmp_path_factory, tiny_config):
     process = remote.start()
     here = local.snakemake("--cores", "1")
     code = process.wait(600)
-    jobs = {k: v for k, v in slurm.jobs().items() if k not in before}
-    return remote, code, local, here, jobs
+    return remote, code, local, here, submitted(slurm, before)
 
 
 def test_tables_equal_those_of_a_local_run(runs):
     remote, _, local, here, _ = runs
-    for name in SAME:
-        path = f"results/tables/{name}.tsv"
-        left, right = ((p.root / path) for p in (remote, local))
-        assert left.exists(), remote.output()
-        assert right.exists(), here.stdout
-        assert left.read_bytes() == right.read_bytes(), name
+    for name in ("scores", "summary", "manifest"):
+        ours, theirs = (p.root / f"results/tables/{name}.tsv" for p in (remote, local))
+        assert ours.exists(), remote.output()
+        assert theirs.exists(), here.stdout
+        assert ours.read_bytes() == theirs.read_bytes(), name
+    scores = pd.read_csv(remote.root / "results/tables/scores.tsv", sep="\t")
+    totals = scores[(scores["metric"] == "total") & (scores["status"] == "ok")]
+    assert sorted(totals["method"]) == ["pca", "pca_gpu"] and totals["value"].between(0, 1).all()
     assert (remote.root / "results/report/index.html").exists()
-    # Snakemake at the desk and on the nodes agree on what is up to date.
+    # What ran on nodes is up to date for Snakemake at the desk.
     assert remote.planned() == ["check that every expected cell has its result"]
 
 
-def test_a_method_that_fails_is_a_status_and_ends_the_run_with_an_error(runs):
-    remote, code, *_ = runs
-    assert code != 0
+def test_only_a_job_that_asks_for_a_gpu_runs_on_the_node_that_has_them(runs):
+    *_, jobs = runs
+    asked = [(j["Comment"], j.get("TresPerJob")) for j in jobs if j["NodeList"] == GPU_NODE]
+    assert asked == [(GPU_JOB, "gres:gpu:1")]
+    assert {j["NodeList"] for j in jobs if j["Comment"] != GPU_JOB} == {CPU_NODE}
+    assert not any("TresPerJob" in j for j in jobs if j["Comment"] != GPU_JOB)
+
+
+def test_out_of_memory_is_tried_again_with_more_and_then_a_status(runs):
+    remote, code, _, _, jobs = runs
+    tries = [(j["MinMemoryNode"], j["JobState"]) for j in jobs if j["Comment"] == SMALL_JOB]
+    assert tries == [("1100M", "FAILED"), ("1200M", "COMPLETED")]
+    assert {j["JobState"] for j in jobs if j["Comment"] != SMALL_JOB} == {"COMPLETED"}
     rows = pd.read_csv(remote.root / "results/tables/failures.tsv", sep="\t")
-    assert list(rows["method"]) == ["pca_broken"] and list(rows["state"]) == ["failed"]
-    assert "999" in rows["reason"].item()
-    assert "1 of 3 expected cells have no result" in remote.output()
+    assert list(rows["method"]) == ["pca_small"] and list(rows["state"]) == ["out_of_memory"]
+    assert code != 0 and "1 of 3 expected cells have no result" in remote.output()
 
 
-def test_a_job_with_a_gpu_runs_on_the_node_that_has_one_and_no_other_does(runs):
+def test_small_jobs_share_a_submission_and_run_in_turn(runs):
     *_, jobs = runs
-    on_gpu = {k: v for k, v in jobs.items() if "gres/gpu=1" in v["TRES"] or "gpu" in str(v)}
-    assert [comment(j) for j in on_gpu.values()] == ["rule_embed_wildcards_tiny_all_pca_gpu_0"]
-    assert {j["NodeList"] for j in on_gpu.values()} == {GPU_NODE}
-    rest = [j for k, j in jobs.items() if k not in on_gpu]
-    assert {j["NodeList"] for j in rest} == {CPU_NODE}
-    assert {j["JobState"] for j in jobs.values()} == {"COMPLETED"}
+    keys = ("MinMemoryNode", "TimeLimit", "NumCPUs")
+    asked = {j["Comment"]: tuple(j[k] for k in keys) for j in jobs if j["Comment"] != SMALL_JOB}
+    assert asked == {
+        "rule_prepare_wildcards_tiny": ("8000M", "01:00:00", "1"),
+        "rule_inputs_make_input_split": ("8000M", "01:15:00", "1"),
+        "rule_embed_wildcards_tiny_all_pca_0": ("7000M", "02:15:00", "1"),
+        GPU_JOB: ("7000M", "02:15:00", "1"),
+        # The largest memory, and the time of one after the other.
+        "rule_scores_draw_umap_evaluate_umap": ("8000M", "02:10:00", "1"),
+        "rule_aggregate": ("4000M", "01:00:00", "1"),
+        "rule_figures_draw_qc_draw_scores": ("4000M", "00:20:00", "1"),
+    }
 
 
-def test_a_job_asks_for_what_its_rule_says_and_small_jobs_share_one(runs):
-    *_, jobs = runs
-    asked = {comment(j): (j["MinMemoryNode"], j["TimeLimit"], j["NumCPUs"]) for j in jobs.values()}
-    assert asked["rule_embed_wildcards_tiny_all_pca_0"] == ("7000M", "02:15:00", "1")
-    assert asked["rule_prepare_wildcards_tiny"][0] == "8000M"
-    # One after the other: the largest memory, the sum of the times.
-    assert asked == {}
+def test_a_job_that_fails_is_named_with_its_log(slurm, tmp_path, make_adata, config_of):
+    data = make_adata()
+    data.X = data.X * 0.5  # no counts: found by the job, as headers do not tell
+    data.write_h5ad(tmp_path / "halves.h5ad")
+    project = Submitted(tmp_path, config_of(str(tmp_path / "halves.h5ad")))
+    before = set(slurm.jobs())
+    assert project.start("--", "results/prepared/d.h5mu").wait(120) != 0
+    (job,) = submitted(slurm, before)
+    assert (job["Comment"], job["JobState"]) == ("rule_prepare_wildcards_d", "FAILED")
+    told = project.output()
+    assert "Error in rule prepare" in told and job["JobId"] in told
+    assert "logs/prepare/d.log" in told and "halves.h5ad" in told.split("logs/prepare/d.log")[-1]
+    assert not (project.root / "results/prepared/d.h5mu").exists()
+
+
+def test_a_cancelled_run_leaves_nothing_in_the_queue(slurm, tmp_path, tiny_config):
+    datasets = {f"tiny{i}": tiny_config["datasets"]["tiny"] for i in range(3)}
+    project = Submitted(tmp_path, {**tiny_config, "datasets": datasets})
+    before = set(slurm.jobs())
+    process = project.start("--", *(f"results/prepared/{d}.h5mu" for d in datasets))
+    end = time.monotonic() + 120
+    while sorted(slurm.active()) != ["PENDING", "RUNNING", "RUNNING"]:
+        assert process.poll() is None and time.monotonic() < end, project.output()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) != 0
+    while slurm.active():
+        assert time.monotonic() < end, slurm.jobs()
+        time.sleep(0.1)
+    assert {j["JobState"] for j in submitted(slurm, before)} == {"CANCELLED"}
+    root = str(project.root)
+    left = [p.cmdline() for p in psutil.process_iter() if root in " ".join(p.cmdline())]
+    assert not left
+    assert not list((project.root / "results").glob("prepared/*.h5mu"))
