@@ -48,6 +48,8 @@ POOLED = list(
 )
 CURVED = list(dict.fromkeys(curve.base for curve in curves(CONFIG)))  # bases of derived datasets
 SHARDED = [name for name, d in CONFIG.datasets.items() if d.shards is not None]
+# On another node a job has one try: the next needs a submission that asks for more memory.
+ATTEMPTS = CONFIG.attempts if workflow.is_main_process else 1
 WITH_CONDA = "conda" in {str(m) for m in workflow.deployment_settings.deployment_method}
 # Jobs inherit these: their commands find the library, the scripts and this interpreter.
 os.environ.update(
