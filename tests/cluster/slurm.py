@@ -21,7 +21,9 @@ from pathlib import Path
 CPU_NODE, GPU_NODE = "cpu1", "gpu1"
 SYSTEM = Path("/etc/slurm")
 FILES = ("slurm.conf", "gres.conf")
-COMMANDS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
+COMMANDS = (
+    "setpriv", "munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel"
+)  # fmt: skip
 
 CONFIGURATION = """\
 ClusterName=morebench
@@ -114,18 +116,20 @@ class Slurm:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if "slurmctld" in self._processes and self._processes["slurmctld"].poll() is None:
-            subprocess.run(["scancel", "--user=root"], capture_output=True, check=False)
-            self._wait(lambda: not self.active(), "jobs still run after scancel")
-        for process in reversed(self._processes.values()):
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        for path in reversed(self._made):
-            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+        try:
+            if self._processes and all(p.poll() is None for p in self._processes.values()):
+                subprocess.run(["scancel", "--user=root"], capture_output=True, check=False)
+                self._wait(lambda: not self.active(), "jobs still run after scancel")
+        finally:
+            for process in reversed(self._processes.values()):
+                process.terminate()
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+            for path in reversed(self._made):
+                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def _write(self) -> None:
         names = {"folder": self.folder, "host": self.host, "ports": _free_ports(3)}
@@ -162,7 +166,8 @@ class Slurm:
     def _run(self, name: str, command: str, *words: str) -> None:
         with (self.folder / f"{name}.out").open("w") as out:
             self._processes[name] = subprocess.Popen(
-                [str(_command(command)), *words],
+                # They end with a test that is killed.
+                ["setpriv", "--pdeathsig=TERM", str(_command(command)), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

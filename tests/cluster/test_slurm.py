@@ -18,10 +18,11 @@ pytestmark = [pytest.mark.cluster, pytest.mark.workflow, pytest.mark.slow]
 METHODS = {
     "pca": {"n_components": 8},
     "pca_gpu": {"method": "pca", "n_components": 6, "resources": {"gpu": 1}},
-    "pca_small": {"method": "pca", "n_components": 5, "resources": {"mem_mb": 100}},
+    # More than a gigabyte, which neither the first nor the second attempt may take.
+    "wide": {"method": "random", "n_components": 2_000_000, "resources": {"mem_mb": 300}},
 }
 GPU_JOB = "rule_embed_wildcards_tiny_all_pca_gpu_0"
-SMALL_JOB = "rule_embed_wildcards_tiny_all_pca_small_0"
+WIDE_JOB = "rule_embed_wildcards_tiny_all_wide_0"
 
 
 def submitted(slurm, before) -> list[dict[str, str]]:
@@ -69,18 +70,18 @@ def test_only_a_job_that_asks_for_a_gpu_runs_on_the_node_that_has_them(runs):
 
 def test_out_of_memory_is_tried_again_with_more_and_then_a_status(runs):
     remote, code, _, _, jobs = runs
-    tries = [(j["MinMemoryNode"], j["JobState"]) for j in jobs if j["Comment"] == SMALL_JOB]
-    assert tries == [("1100M", "FAILED"), ("1200M", "COMPLETED")]
-    assert {j["JobState"] for j in jobs if j["Comment"] != SMALL_JOB} == {"COMPLETED"}
+    tries = [(j["MinMemoryNode"], j["JobState"]) for j in jobs if j["Comment"] == WIDE_JOB]
+    assert tries == [("1300M", "FAILED"), ("1600M", "COMPLETED")]
+    assert {j["JobState"] for j in jobs if j["Comment"] != WIDE_JOB} == {"COMPLETED"}
     rows = pd.read_csv(remote.root / "results/tables/failures.tsv", sep="\t")
-    assert list(rows["method"]) == ["pca_small"] and list(rows["state"]) == ["out_of_memory"]
+    assert list(rows["method"]) == ["wide"] and list(rows["state"]) == ["out_of_memory"]
     assert code != 0 and "1 of 3 expected cells have no result" in remote.output()
 
 
 def test_small_jobs_share_a_submission_and_run_in_turn(runs):
     *_, jobs = runs
     keys = ("MinMemoryNode", "TimeLimit", "NumCPUs")
-    asked = {j["Comment"]: tuple(j[k] for k in keys) for j in jobs if j["Comment"] != SMALL_JOB}
+    asked = {j["Comment"]: tuple(j[k] for k in keys) for j in jobs if j["Comment"] != WIDE_JOB}
     assert asked == {
         "rule_prepare_wildcards_tiny": ("8000M", "01:00:00", "1"),
         "rule_inputs_make_input_split": ("8000M", "01:15:00", "1"),
