@@ -7,7 +7,7 @@ TOOLS := .venvs/tools
 HASHED := envs/hashed
 TORCH ?= torch
 
-.PHONY: reproduce test retry install install-hashed hashes audit lint format docs-images clean
+.PHONY: reproduce test cluster retry install install-hashed hashes audit lint format docs-images clean
 
 reproduce: $(INSTALLED)
 	$(BIN)/snakemake --cores $(CORES)
@@ -15,6 +15,10 @@ reproduce: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+# On a Slurm that the tests start themselves: root, and Debian's slurm-wlm and munge.
+cluster: $(INSTALLED)
+	$(BIN)/python -m pytest tests/cluster --durations=5
 
 retry: $(INSTALLED)
 	$(BIN)/morebench retry --cores $(CORES)

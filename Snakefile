@@ -24,6 +24,7 @@ include: "rules/report.smk"
 localrules:
     all,
     settings,
+    web_report,
     check,
 
 

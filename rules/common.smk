@@ -21,7 +21,6 @@ from morebench.data.spec import Partial, splits_of
 from morebench.digest import code_digest
 from morebench.errors import MorebenchError
 from morebench.paths import Paths
-from morebench.preflight import check as preflight
 from morebench.robustness.plan import curves
 from morebench.selftest.plan import DATASET as SELFTEST
 from morebench.selftest.plan import dataset_of
@@ -29,6 +28,8 @@ from morebench.selftest.plan import dataset_of
 try:
     CONFIG = settings_of.load(config, "config")
     if workflow.is_main_process:  # jobs on other nodes need not look at the data again
+        from morebench.preflight import check as preflight
+
         preflight(CONFIG)
 except MorebenchError as error:
     raise WorkflowError(str(error)) from None
@@ -45,6 +46,8 @@ BACKBONES = settings_of.backbones_of(CONFIG)
 POOLED = plan.pooled(CONFIG)
 CURVED = list(dict.fromkeys(curve.base for curve in curves(CONFIG)))  # bases of derived datasets
 SHARDED = [name for name, d in CONFIG.datasets.items() if d.shards is not None]
+# On another node a job has one try: the next needs a submission that asks for more memory.
+ATTEMPTS = CONFIG.attempts if workflow.is_main_process else 1
 WITH_CONDA = "conda" in {str(m) for m in workflow.deployment_settings.deployment_method}
 # Jobs inherit these: their commands find the library, the scripts and this interpreter.
 os.environ.update(
@@ -67,8 +70,11 @@ wildcard_constraints:
 
 
 def digest(name, *modules):
-    """The code digest of a script and of what it calls by name."""
-    return code_digest(SCRIPTS / f"{name}.py", *modules)
+    """The code digest of a script and of what it calls by name.
+
+    It decides what runs, so a job on another node, where Snakemake starts anew, does without.
+    """
+    return code_digest(SCRIPTS / f"{name}.py", *modules) if workflow.is_main_process else ""
 
 
 def compact(content):

@@ -8,7 +8,7 @@ rule embed:
         directory(PATHS.embedding(plan.Run("{dataset}", "{split}", "{method}", "{seed}"))),
     log:
         PATHS.log(plan.Run("{dataset}", "{split}", "{method}", "{seed}")),
-    retries: CONFIG.attempts - 1
+    retries: ATTEMPTS - 1
     conda:
         method_environment
     threads: lambda wildcards: spec_of(wildcards).threads
