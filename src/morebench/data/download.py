@@ -168,6 +168,16 @@ def _check_names(remotes: Sequence[Remote]) -> None:
             raise DataError(f"{remote.name}: names {listed(other.urls)} and {listed(remote.urls)}")
 
 
+def check_offline(remotes: Sequence[Remote], folder: Path) -> None:
+    """Raise DataError unless every file is in the cache folder, with what to do by hand."""
+    wanted = [f"{folder / r.name} from {r.urls[0]}" for r in remotes if not (folder / r.name).exists()]
+    if wanted:
+        raise DataError(
+            f"offline, and {len(wanted)} of {len(remotes)} files are not there; get them by "
+            f"hand: {listed(wanted, len(wanted))}"
+        )
+
+
 def download(
     remotes: Sequence[Remote],
     folder: Path,
@@ -218,12 +228,8 @@ def download(
     folder, lock = Path(folder), Path(lock)
     _check_names(remotes)
     absent = [r for r in remotes if not (folder / r.name).exists()]
-    if offline and absent:
-        wanted = [f"{folder / r.name} from {r.urls[0]}" for r in absent]
-        raise DataError(
-            f"offline, and {len(absent)} of {len(remotes)} files are not there; get them by "
-            f"hand: {listed(wanted, len(wanted))}"
-        )
+    if offline:
+        check_offline(remotes, folder)
     sizes = {r.name: known_of(r.name, r.size, r.sha256, lock).wanted.size or 0 for r in absent}
     there = sum(size_of(part_of(folder / name)) for name, size in sizes.items() if size)
     check_space(folder, sum(sizes.values()) - there, f"the download of {len(absent)} files")
