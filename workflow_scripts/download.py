@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from morebench import job
-from morebench.data.remote import obtain
+from morebench.data.obtain import obtain
 from morebench.data.spec import DatasetConfig
 from morebench.data.spec_source import Downloads
 from morebench.io.atomic import write_json

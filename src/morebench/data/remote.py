@@ -1,20 +1,60 @@
-"""Datasets from the web: the addresses of their files, fetched, and what was fetched."""
+"""Files of the web: their addresses, and their names in the cache folder."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
-from morebench.data.download import Remote, cache_folder, download
-from morebench.data.lock import read_lock
-from morebench.data.part import Wanted
+from morebench.data.lock import SHA256
 from morebench.data.spec import DatasetConfig
 from morebench.data.spec_source import Downloads
-from morebench.data.verify import Known, Mismatch, verify
 from morebench.errors import ConfigError, DataError, listed
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file to have in the cache folder.
+
+    Attributes
+    ----------
+    urls
+        First choice, then mirrors of the same file.
+    name
+        Its path below the cache folder, with ``/``.
+    sha256
+        Expected hash, 64 lower-case hexadecimal digits, where it is known.
+    size
+        Expected size in bytes, where it is known.
+    """
+
+    urls: tuple[str, ...]
+    name: str
+    sha256: str | None = None
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        path = PurePosixPath(self.name)
+        if (
+            path.is_absolute()
+            or ".." in path.parts
+            or path.as_posix() != self.name
+            or not path.name
+        ):
+            raise DataError(
+                f"name {self.name!r} of a download; valid: a relative path without '.' and '..'"
+            )
+        if not self.urls:
+            raise DataError(f"{self.name}: no URL; valid: one or more")
+        for url in self.urls:
+            if not url.startswith(("https://", "http://")):
+                raise DataError(f"{self.name}: URL {url!r}; valid: https://..., http://...")
+        if self.sha256 is not None and not SHA256.fullmatch(self.sha256):
+            raise DataError(
+                f"{self.name}: sha256 {self.sha256!r}; valid: 64 lower-case hexadecimal digits"
+            )
 
 
 def geo_folder(accession: str, base: str) -> str:
@@ -73,58 +113,3 @@ def remotes_of(dataset: DatasetConfig, told: Downloads, where: str) -> list[Remo
         Remote(mirrored(url, told.mirrors), name, dataset.sha256.get(file))
         for (url, name), file in zip(pairs, files, strict=True)
     ]
-
-
-def obtain(dataset: DatasetConfig, told: Downloads, where: str) -> list[dict[str, Any]]:
-    """Fetch a dataset's files into the cache folder, where they are not there yet.
-
-    Returns
-    -------
-    list of dict
-        For each file its ``name`` below the cache folder, ``path``, ``url``, ``size``
-        (bytes) and ``sha256``.
-
-    Raises
-    ------
-    DataError
-        As ``download.download``.
-    """
-    remotes, folder, lock = remotes_of(dataset, told, where), cache_folder(told.cache), Path(told.lock)
-    paths = download(
-        remotes, folder, lock, offline=told.offline, retries=told.retries, timeout=told.timeout,
-        backoff=told.backoff,
-    )  # fmt: skip
-    entries = read_lock(lock)
-    return [
-        {
-            "name": remote.name,
-            "path": str(path.absolute()),
-            "url": entries[remote.name].url,
-            "size": entries[remote.name].size,
-            "sha256": entries[remote.name].sha256,
-        }
-        for remote, path in zip(remotes, paths, strict=True)
-    ]
-
-
-def fetched(files: Sequence[Mapping[str, Any]], manifest: Path) -> list[Path]:
-    """Return the paths of files that ``obtain`` fetched, each verified again.
-
-    Raises
-    ------
-    DataError
-        If one is gone from the cache, or is another one now.
-    """
-    paths = []
-    remedy = f"have it fetched again: delete {manifest} and run again"
-    for file in files:
-        path = Path(file["path"])
-        if not path.is_file():
-            raise DataError(f"{manifest}: {path} is gone from the cache; {remedy}")
-        wanted = Wanted(file["name"], file["size"], file["sha256"])
-        try:
-            verify(path, file["url"], Known(wanted, str(manifest), remedy))
-        except Mismatch as error:
-            raise DataError(f"{error}; delete {path}, or, if it is right, {manifest}") from error
-        paths.append(path)
-    return paths

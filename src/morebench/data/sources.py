@@ -99,7 +99,9 @@ def modality_names(dataset: DatasetConfig, present: Iterable[str], where: str) -
 def _from_path(dataset: DatasetConfig, where: str) -> tuple[pd.DataFrame, dict[str, Modality]]:
     paths = dataset.path
     if isinstance(paths, dict):
-        parts: dict[str, Any] = {m: _read_h5ad(p, dataset.layer, f"{where}, {m}") for m, p in paths.items()}
+        parts: dict[str, Any] = {
+            m: _read_h5ad(p, dataset.layer, f"{where}, {m}") for m, p in paths.items()
+        }
         found = {m: modality_of(p, None, f"{where}, {m}") for m, p in parts.items()}
         obs = join_obs([p.obs for p in parts.values()])
     elif str(paths).endswith(".h5mu"):

@@ -14,6 +14,7 @@ from morebench.data.strict import Column, Constant, Modality, Name, Strict, Valu
 from morebench.errors import ConfigError
 from morebench.registry import TASKS, TRUSTED_LABEL_SOURCES, split_kind
 
+
 class Labels(Strict):
     """Where the truth stands and how far it can be trusted."""
 
@@ -184,26 +185,30 @@ class DatasetConfig(Strict):
     tasks: list[str] = []
     methods: list[str] | None = Field(None, description="all configured methods by default")
     derive: Derive | None = Field(None, description="changes of another dataset, its base")
-    about: About | None = Field(None, description="where the dataset comes from, and why it is used")
+    about: About | None = Field(
+        None, description="where the dataset comes from, and why it is used"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         given = [k for k in SOURCES if getattr(self, k)]
         if len(given) != 1:
-            raise ValueError(
-                f"needs exactly one of {', '.join(SOURCES)}; found {', '.join(given) or 'none'}"
-            )
+            raise ValueError(f"needs exactly one of {', '.join(SOURCES)}; found {given or 'none'}")
         if self.params and not self.bundled:
             raise ValueError("params belong to a bundled dataset")
         if self.modalities and (self.read or not str(self.path).endswith(".h5mu")):
             raise ValueError("modalities belong to an .h5mu file")
         if (self.geo or self.url) and not self.read:
-            raise ValueError(f"{given[0]} needs 'read', which says how the counts stand in its files")
+            raise ValueError(
+                f"{given[0]} needs 'read', which says how the counts stand in its files"
+            )
         if self.read and (self.bundled or self.concat or isinstance(self.path, dict)):
             raise ValueError(f"read belongs to a path of one file or folder, {', '.join(REMOTE)}")
         for key in ("annotation", "from_id"):
             if getattr(self, key) and not (self.read or self.cellxgene):
-                raise ValueError(f"{key} needs 'read', which says how the counts stand in the files")
+                raise ValueError(
+                    f"{key} needs 'read', which says how the counts stand in the files"
+                )
         if self.sha256 and not self.remote:
             raise ValueError(f"sha256 belongs to {', '.join(REMOTE)}")
         if self.concat and self.exclude:

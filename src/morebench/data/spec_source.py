@@ -9,6 +9,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from morebench.data.strict import Constant, Modality, Strict
 
+ACCESSION = re.compile(r"GS[EM]\d{3,}")
+VALID_ACCESSION = "GSE84133 (a series), GSM2230757 (a sample)"
+
 
 def _pattern(text: str) -> str:
     try:
@@ -32,8 +35,8 @@ def _file(name: str) -> str:
 
 
 def _accession(text: str) -> str:
-    if not re.fullmatch(r"GS[EM]\d+", text):
-        raise ValueError(f"{text!r} is no accession; valid: GSE84133 (a series), GSM2230757 (a sample)")
+    if not ACCESSION.fullmatch(text):
+        raise ValueError(f"{text!r} is no accession; valid: {VALID_ACCESSION}")
     return text
 
 
