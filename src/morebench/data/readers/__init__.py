@@ -6,6 +6,7 @@ its features: ``gene_id``, and ``feature_types`` where there are several kinds.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +51,9 @@ def read_file(
     DataError
         If the file is damaged, or is not what the entry says.
     """
-    with readable(path, where):
+    with readable(path, where), warnings.catch_warnings():
+        # Features of one name are put together later, where all files are at hand.
+        warnings.filterwarnings("ignore", message="Variable names are not unique")
         if entry.format == "table":
             return read_table(path, entry, where)
         if entry.format == "mtx":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,7 @@ def read_10x(path: Path, where: str) -> AnnData:
     """Read all features of a Cell Ranger file; ``var`` has ``gene_id`` and ``feature_types``."""
     import scanpy as sc
 
-    with seekable(path) as plain, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Variable names are not unique")
+    with seekable(path) as plain:
         data = sc.read_10x_h5(plain, gex_only=False)
     data.var = data.var.rename(columns={"gene_ids": "gene_id"})
     return data
