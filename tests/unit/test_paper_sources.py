@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from tests.geo import downloads, lay_out
+from tests.servers import Server
 
 from morebench.config import load, load_file
 from morebench.data.obtain import obtain
 from morebench.data.prepare import prepare
-from tests.geo import downloads, lay_out
-from tests.servers import Server
 
 CONFIG = Path(__file__).parents[2] / "config" / "paper.yaml"
 NAMES = list(yaml.safe_load(CONFIG.read_text())["datasets"])

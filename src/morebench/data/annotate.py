@@ -28,7 +28,7 @@ def extracted(ids: pd.Index, pattern: str, what: str, where: str) -> pd.Index:
             f"{where}: the pattern {pattern!r} finds no {what} in {int(found.isna().sum())} of "
             f"{len(ids)} names, such as {ids[found.isna().to_numpy()][0]!r}"
         )
-    return pd.Index(found)
+    return pd.Index(found.to_numpy())
 
 
 def _table(entry: Annotation, files: Sequence[Path], where: str) -> pd.DataFrame:
@@ -66,7 +66,7 @@ def annotate(
     """
     table = _table(entry, files, where)
     ids = table.iloc[:, 0] if entry.id is None else column(table, entry.id, where)
-    keys = pd.Index(ids.astype(str))
+    keys = pd.Index(ids.to_numpy())
     for old, new in entry.replace.items():
         keys = keys.str.replace(old, new, regex=False)
     if entry.id_pattern is not None:

@@ -85,7 +85,7 @@ def _renamed(names: pd.Index, told: GeneNames, files: Sequence[Path], where: str
     found = column(table, told.name, at).set_axis(ids).reindex(names)
     if found.isna().all():
         raise DataError(f"{at}: names none of the features, which are like {names[0]!r}")
-    return pd.Index(found.where(found.notna() & (found != ""), names.to_numpy()))
+    return pd.Index(found.where(found.notna() & (found != ""), names).to_numpy())
 
 
 def merged(counts: sp.csr_matrix, var: pd.DataFrame) -> tuple[sp.csr_matrix, pd.DataFrame]:
@@ -102,7 +102,7 @@ def merged(counts: sp.csr_matrix, var: pd.DataFrame) -> tuple[sp.csr_matrix, pd.
 def _named(data: AnnData, entry: Read, files: Sequence[Path], where: str) -> pd.DataFrame:
     """Return ``var`` under the names of the features."""
     var = data.var.copy()
-    names = pd.Index(var.index.astype(str), name=None)
+    names = pd.Index(var.index.astype(str).to_numpy())
     if "gene_id" in var:  # a feature without a name has that of its id
         names = pd.Index(np.where(names == "", var["gene_id"].astype(str), names))
     if entry.names is not None:
@@ -124,7 +124,7 @@ def _split(data: AnnData, entry: Read, files: Sequence[Path], where: str) -> dic
         kinds = types.map(TYPES)
         other = sorted(set(types[kinds.isna()]))
         if kinds.isna().all():
-            raise DataError(f"{where}: features are of the types {listed(other)}; {listed(TYPES)}")
+            raise DataError(f"{where}: features are of the types {listed(other)}; valid: {listed(TYPES)}")
         if other:
             LOG.info("%s: features of the types %s are left out", where, listed(other))
     found = {}

@@ -80,6 +80,6 @@ def read_mtx(path: Path, entry: Read, beside: Sequence[Path], where: str) -> Ann
         matrix = matrix.T
     table = genes.iloc[:, : len(VAR)]
     table.columns = list(VAR[: table.shape[1]]) if table.shape[1] > 1 else ["name"]
-    var = table.drop(columns="name").set_index(pd.Index(table["name"].astype(str), name=None))
-    obs = pd.DataFrame(index=pd.Index(cells.iloc[:, 0].astype(str), name=None))
+    var = table.drop(columns="name").set_index(table["name"].to_numpy())
+    obs = pd.DataFrame(index=cells.iloc[:, 0].to_numpy())
     return anndata.AnnData(matrix.tocsr(), obs=obs, var=var)

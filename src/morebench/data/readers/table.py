@@ -63,7 +63,7 @@ def read_table(path: Path, entry: Read, where: str) -> AnnData:
             pieces.append(sp.csr_matrix(values))
             sides.append(chunk[aside])
     side = pd.concat(sides, ignore_index=True).set_index(0)
-    side.index = pd.Index(side.index.astype(str), name=None)
+    side.index = side.index.to_numpy().astype(str).astype(object)
     side.columns = [names[i] for i in aside[1:]]
     matrix = sp.vstack(pieces).tocsr()
     other = pd.DataFrame(index=pd.Index([names[i] for i in counted]))
