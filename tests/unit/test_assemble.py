@@ -98,7 +98,7 @@ def test_types_of_features_become_modalities(source):
     assert parts["adt"].var["gene_id"].tolist() == ["id1"]
     none = [f"id{i}\t{g}\tCustom" for i, g in enumerate(GENES)]
     read = [{"files": "matrix.mtx.gz", "format": "mtx"}]
-    refused(lambda: source(triplet("", ONE, none), read), "types Custom", "Gene Expression")
+    refused(lambda: source(triplet("", ONE, none), read), "of the types Custom", "Gene Expression")
 
 
 @given(arrays(int, (4, 6), elements=st.integers(0, 5)), st.lists(st.sampled_from("xyz"),

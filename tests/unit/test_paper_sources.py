@@ -12,6 +12,7 @@ from tests.servers import Server
 from morebench.config import load, load_file
 from morebench.data.obtain import obtain
 from morebench.data.prepare import prepare
+from morebench.io.prepared import read_prepared, write_prepared
 
 CONFIG = Path(__file__).parents[2] / "config" / "paper.yaml"
 NAMES = list(yaml.safe_load(CONFIG.read_text())["datasets"])
@@ -32,15 +33,16 @@ def world(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_dataset_of_the_paper_is_read_as_it_was_written(world, name):
+def test_a_dataset_of_the_paper_is_read_as_it_was_written(world, name, tmp_path):
     config, made = world
     files = [Path(f["path"]) for f in obtain(config.datasets[name], config.downloads, name)]
     result = prepare(name, config.datasets[name], files)
+    write_prepared(tmp_path / "d.h5mu", result.data, result.truth)
     truth = result.truth.set_index("cell_id")["original_id"]
     counts = pd.concat(
         [
             pd.DataFrame(part.X.toarray(), index=truth[part.obs_names], columns=part.var_names)
-            for part in result.data.mod.values()
+            for part in read_prepared(tmp_path / "d.h5mu").mod.values()
         ],
         axis=1,
     )

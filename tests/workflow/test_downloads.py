@@ -23,6 +23,7 @@ from tests.workflow.conftest import ROOT, Project
 pytestmark = pytest.mark.workflow
 PAPER = yaml.safe_load((ROOT / "config/paper.yaml").read_text())
 INTEGRATED = "baron"
+TARGETS = ["results/tables/summary.tsv", *(f"results/truth/{d}.parquet" for d in PAPER["datasets"])]
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +36,13 @@ def done(tmp_path_factory):
     config["methods"] = {"pca": {"n_components": 5}, "random": {"n_components": 5}}
     config["datasets"] = {}
     for name, dataset in PAPER["datasets"].items():
-        tasks = ["integration"] if name == INTEGRATED else []
         small = {"features": {"n_top": 40, "n_pcs": 5, "min_cells": 1}, "sha256": {}}
-        config["datasets"][name] = {**dataset, **small, "splits": {"partial": {}}, "tasks": tasks}
-    config["datasets"]["gse153935"]["splits"] = {}
+        config["datasets"][name] = {**dataset, **small, "splits": {}, "tasks": []}
+    config["datasets"][INTEGRATED] |= {"splits": {"partial": {}}, "tasks": ["integration"]}
     with Server(folder / "files") as server:
         config["downloads"] = downloads(server.url, folder / "cache", "config/data.lock")
         project = Project(folder / "project", config)
-        yield project, project.snakemake(timeout=1500), made, server
+        yield project, project.snakemake("--", *TARGETS, timeout=1500), made, server
 
 
 def test_the_paper_is_planned_offline_without_any_data(tmp_path):
@@ -74,7 +74,6 @@ def test_every_dataset_is_fetched_prepared_and_one_is_scored(done):
     summary = pd.read_csv(results / "tables/summary.tsv", sep="\t")
     totals = summary[(summary["metric"] == "total") & (summary["method"] == "pca")]
     assert set(totals["dataset"]) == {INTEGRATED} and totals["value"].between(0, 1).all()
-    assert (results / "tables/check.txt").exists()
 
 
 def test_the_lock_holds_every_file_and_a_shared_one_once(done):
@@ -97,7 +96,7 @@ def test_offline_goes_from_the_cache(done):
     project, _, _, server = done
     before = dict(server.bytes_sent)
     project.config["downloads"]["offline"] = True
-    assert "Nothing to be done" in project.snakemake().stdout
+    assert "Nothing to be done" in project.snakemake("--", *TARGETS).stdout
     shutil.rmtree(project.root / "results/downloads")
     truth = project.root / f"results/truth/{INTEGRATED}.parquet"
     kept = truth.read_bytes()

@@ -124,7 +124,9 @@ def _split(data: AnnData, entry: Read, files: Sequence[Path], where: str) -> dic
         kinds = types.map(TYPES)
         other = sorted(set(types[kinds.isna()]))
         if kinds.isna().all():
-            raise DataError(f"{where}: features are of the types {listed(other)}; valid: {listed(TYPES)}")
+            raise DataError(
+                f"{where}: features are of the types {listed(other)}; valid: {listed(TYPES)}"
+            )
         if other:
             LOG.info("%s: features of the types %s are left out", where, listed(other))
     found = {}

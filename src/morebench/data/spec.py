@@ -9,7 +9,16 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from morebench.data.spec_source import About, Annotation, Cellxgene, Geo, OneGroup, Read
+from morebench.data.spec_source import (
+    About,
+    Annotation,
+    Cellxgene,
+    Geo,
+    OneGroup,
+    Read,
+    Sha256,
+    Web,
+)
 from morebench.data.strict import Column, Constant, Modality, Name, Strict, Value
 from morebench.errors import ConfigError
 from morebench.registry import TASKS, TRUSTED_LABEL_SOURCES, split_kind
@@ -163,9 +172,9 @@ class DatasetConfig(Strict):
     )
     concat: list[Part] = Field([], description="several files as one dataset, genes in common")
     geo: Geo | None = Field(None, description="supplementary files of a GEO series or sample")
-    url: list[str] = Field([], description="files by their URL")
+    url: list[Web] = Field([], description="files by their URL")
     cellxgene: Cellxgene | None = Field(None, description="a dataset of CZ CELLxGENE Discover")
-    sha256: dict[str, str] = Field({}, description="file name: its hash, where it is known")
+    sha256: dict[str, Sha256] = Field({}, description="file name: its hash, where it is known")
     read: list[Read] = Field([], description="how the counts stand in the files")
     annotation: list[Annotation] = Field([], description="tables about the cells")
     from_id: dict[str, OneGroup] = Field({}, description="column: pattern of it in the cell id")

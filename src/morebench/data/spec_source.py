@@ -46,8 +46,15 @@ def _web(url: str) -> str:
     return url.rstrip("/")
 
 
+def _sha256(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise ValueError(f"{text!r} is no SHA-256; valid: 64 lower-case hexadecimal digits")
+    return text
+
+
 OneGroup = Annotated[str, AfterValidator(_pattern)]
 Web = Annotated[str, AfterValidator(_web)]
+Sha256 = Annotated[str, AfterValidator(_sha256)]
 
 
 class Downloads(Strict):
