@@ -1,8 +1,8 @@
 # Files from the web, into the cache folder. What a rule makes is a manifest of them.
 
 
-# On clusters, compute nodes often reach no network: this runs where Snakemake does. It has few
-# attempts, since every one of them already tries again and goes on where the last one stopped.
+# On clusters, compute nodes often reach no network: this runs where Snakemake does. It has no
+# retries, since the script tries again by itself, and a file that is not the locked one stays so.
 rule download:
     localrule: True
     output:
@@ -11,7 +11,6 @@ rule download:
         PATHS.log_of("download", "{dataset}"),
     conda:
         environment("core")
-    retries: 1
     params:
         spec=download_spec,
     message:

@@ -119,6 +119,11 @@ REFUSED = {
         {"geo": GEO, "top": {"downloads": {"mirrors": {"https://a.org": ["a.org"]}}}},
         ["downloads.mirrors", "'a.org' is no URL"],
     ),
+    "a layer of a table": ({"geo": GEO, "layer": "counts"}, ["layer belongs to the format h5ad"]),
+    "a modality beside reading": (
+        {"geo": GEO, "modality": "atac"},
+        ["modality belongs into the entries of read"],
+    ),
     "reading of simulated data": (
         {"bundled": "sim_multiome"},
         ["read belongs to a path of one file or folder"],

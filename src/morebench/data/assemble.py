@@ -66,12 +66,14 @@ def uncorrected(values: np.ndarray, umis: int, where: str) -> np.ndarray:
 
 
 def _counts(data: AnnData, entry: Read, where: str) -> sp.csr_matrix:
-    counts = sp.csr_matrix(data.X, copy=True)
+    counts = sp.csr_matrix(data.X)
     if entry.umis is not None:
-        counts.data = uncorrected(counts.data.astype(np.float64), entry.umis, where)
+        values = uncorrected(counts.data.astype(np.float64), entry.umis, where)
     elif entry.round:
-        counts.data = np.round(counts.data)
-    return counts
+        values = np.round(counts.data)
+    else:
+        return counts
+    return sp.csr_matrix((values, counts.indices, counts.indptr), shape=counts.shape)
 
 
 def _renamed(names: pd.Index, told: GeneNames, files: Sequence[Path], where: str) -> pd.Index:

@@ -218,6 +218,10 @@ class DatasetConfig(Strict):
                 raise ValueError(
                     f"{key} needs 'read', which says how the counts stand in the files"
                 )
+        if self.read and self.modality != "rna":
+            raise ValueError("modality belongs into the entries of read")
+        if self.read and self.layer and all(entry.format != "h5ad" for entry in self.read):
+            raise ValueError("layer belongs to the format h5ad, which no entry of read has")
         if self.sha256 and not self.remote:
             raise ValueError(f"sha256 belongs to {', '.join(REMOTE)}")
         if self.concat and self.exclude:
