@@ -17,6 +17,7 @@ sys.path.insert(0, str(SOURCE))
 
 from morebench import config as settings_of
 from morebench import plan, registry
+from morebench.data.sources import local_files
 from morebench.data.spec import Partial, splits_of
 from morebench.digest import code_digest
 from morebench.errors import MorebenchError
@@ -54,6 +55,8 @@ os.environ.update(
     PYTHONPATH=str(SOURCE),
     MOREBENCH_ROOT=str(ROOT),
     MOREBENCH_CONFIG_HASH=settings_of.config_hash(CONFIG),
+    # No parameter of the rule: another mirror is no reason to fetch again.
+    MOREBENCH_DOWNLOADS=CONFIG.downloads.model_dump_json(),
     PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
 )
 SCRIPTS = ROOT / "workflow_scripts"
@@ -97,7 +100,7 @@ def method_environment(wildcards):
 def dataset_spec(wildcards):
     """What decides the prepared dataset: not its splits, features, tasks or title."""
     dataset = CONFIG.datasets[wildcards.dataset].model_dump(mode="json")
-    later = ["features", "splits", "tasks", "title", "use", "methods"]
+    later = ["features", "splits", "tasks", "title", "use", "methods", "about", "sha256"]
     if dataset["derive"] is None:
         later.append("derive")
     else:  # changes of labels are made where splits are
@@ -105,14 +108,35 @@ def dataset_spec(wildcards):
     return compact({k: v for k, v in dataset.items() if k not in later})
 
 
+def download_spec(wildcards):
+    """What says which files a dataset from the web has."""
+    dataset = CONFIG.datasets[wildcards.dataset].model_dump(mode="json")
+    return compact({k: dataset[k] for k in ("geo", "url", "cellxgene", "sha256", "read")})
+
+
 def source_files(wildcards):
-    """Files of a local dataset, so that a changed file re-runs what rests on it."""
+    """Files of a local dataset, so that a changed file re-runs what rests on it.
+
+    Of one from the web its manifest; a derived dataset has that of its base.
+    """
     from morebench.data.spec import resolve
 
     dataset = CONFIG.datasets[wildcards.dataset]
+    own = [str(resolve(t.path, wildcards.dataset)) for t in dataset.annotation if t.path]
+    if dataset.remote:
+        base = dataset.derive.base if dataset.derive else wildcards.dataset
+        return [PATHS.downloaded(base), *own]
+    if dataset.read:
+        found = sorted(map(str, local_files(str(dataset.path), wildcards.dataset)))
+        return [*found, *own]
     paths = dataset.path.values() if isinstance(dataset.path, dict) else [dataset.path]
     paths = [p.path for p in dataset.concat] or [p for p in paths if p]
     return [str(resolve(p, wildcards.dataset)) for p in paths]
+
+
+def optional_downloads(wildcards, input):
+    remote = CONFIG.datasets[wildcards.dataset].remote
+    return f"--downloads {shlex.quote(str(input[0]))}" if remote else ""
 
 
 def source_modules(wildcards):

@@ -18,13 +18,15 @@ rule prepare:
         mem_mb=8000,
     params:
         spec=dataset_spec,
+        downloads=optional_downloads,
         code=lambda wildcards: digest("prepare", *source_modules(wildcards)),
     message:
         "prepare {wildcards.dataset}"
     shell:
         'python -P "$MOREBENCH_ROOT"/workflow_scripts/prepare.py '
         "{wildcards.dataset} {params.spec:q} {output.prepared} "
-        "{output.truth} {output.facts} {output.cells} {output.genes} > {log} 2>&1"
+        "{output.truth} {output.facts} {output.cells} {output.genes} {params.downloads} "
+        "> {log} 2>&1"
 
 
 rule split:

@@ -2,8 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from morebench import job
+from morebench.data.manifest import fetched
 from morebench.data.prepare import prepare
 from morebench.data.spec import DatasetConfig
 from morebench.io.atomic import write_json, write_parquet
@@ -11,10 +15,18 @@ from morebench.io.prepared import write_prepared, write_truth
 
 
 def main(
-    name: str, spec: str, prepared: Path, truth: Path, facts: Path, cells: Path, genes: Path
+    name: str,
+    spec: str,
+    prepared: Path,
+    truth: Path,
+    facts: Path,
+    cells: Path,
+    genes: Path,
+    downloads: Annotated[Path | None, typer.Option(help="manifest of its downloads")] = None,
 ) -> None:
     """Write the five files of a prepared dataset."""
-    result = prepare(name, DatasetConfig.model_validate(json.loads(spec)))
+    files = [] if downloads is None else fetched(downloads)
+    result = prepare(name, DatasetConfig.model_validate(json.loads(spec)), files)
     write_truth(truth, result.truth)
     write_parquet(cells, result.cells)
     write_parquet(genes, result.genes)

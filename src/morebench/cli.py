@@ -75,6 +75,28 @@ def check(configfile: ConfigFile = DEFAULT_CONFIG) -> None:
 
 
 @app.command()
+def geo(accession: str, configfile: ConfigFile = DEFAULT_CONFIG) -> None:
+    """List the supplementary files of a GEO series (GSE...) or sample (GSM...)."""
+    from morebench.config import load_file
+    from morebench.data.geo import list_files
+
+    print("\n".join(list_files(accession, load_file(configfile).downloads)))
+
+
+@app.command()
+def download(configfile: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Fetch the files of all datasets from the web, so that a run needs no network."""
+    from morebench.config import load_file
+    from morebench.data.obtain import obtain
+
+    config = load_file(configfile)
+    for name, dataset in config.datasets.items():
+        if dataset.remote and dataset.derive is None:
+            for file in obtain(dataset, config.downloads, f"datasets.{name}"):
+                print(f"{name}: {file['path']}, {file['size']:,} bytes")
+
+
+@app.command()
 def status(configfile: ConfigFile = DEFAULT_CONFIG) -> None:
     """Show how far a run is: what is done, what is left, and the logs of what failed."""
     from rich.console import Console

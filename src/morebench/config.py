@@ -21,7 +21,10 @@ from pydantic import (
 )
 
 from morebench.data.inherit import check_derived, inherit
-from morebench.data.spec import DatasetConfig, Name, Strict, check_tasks, splits_of
+from morebench.data.remote import remotes_of
+from morebench.data.spec import DatasetConfig, check_tasks, splits_of
+from morebench.data.spec_source import Downloads
+from morebench.data.strict import Name, Strict
 from morebench.errors import ConfigError, listed
 from morebench.registry import DATASETS, METHODS, SPLIT_KINDS, TASKS, MethodSpec
 
@@ -102,6 +105,7 @@ class Config(Strict):
     attempts: int = Field(2, ge=1, le=5, description="tries of a method that runs out of memory")
     evaluation: Evaluation = Evaluation()
     features: FeatureStage = FeatureStage()
+    downloads: Downloads = Downloads()
     datasets: dict[Name, Annotated[DatasetConfig, BeforeValidator(_empty_is_mapping)]]
     methods: dict[Name, Annotated[dict[str, Any], BeforeValidator(_empty_is_mapping)]]
 
@@ -244,6 +248,8 @@ def _check_dataset(name: str, dataset: DatasetConfig, config: Config, source: st
         splits_of(dataset)
     except ConfigError as error:
         raise ConfigError(f"{at}.{error}") from None
+    if dataset.remote:
+        remotes_of(dataset, config.downloads, at)
     check_tasks(dataset, at)
     check_derived(dataset, config.datasets, at)
 
@@ -339,8 +345,11 @@ def backbones_of(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def resolved(config: Config) -> dict[str, Any]:
-    """Return the configuration with every default written out."""
-    content = config.model_dump(mode="json")
+    """Return the configuration with every default written out.
+
+    Where downloads come from and lie is left out: their hashes decide the results.
+    """
+    content = config.model_dump(mode="json", exclude={"downloads"})
     content["methods"] = {
         name: {
             "method": config.methods[name].get("method", name),

@@ -14,6 +14,10 @@ class Paths:
 
     root: Path
 
+    def downloaded(self, dataset: str) -> Path:
+        """Return the manifest of a dataset's downloads."""
+        return self.root / "downloads" / f"{dataset}.json"
+
     def prepared(self, dataset: str) -> Path:
         """Return the prepared dataset."""
         return self.root / "prepared" / f"{dataset}.h5mu"

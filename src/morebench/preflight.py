@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
 from morebench.config import Config
 from morebench.data.derive import check_early
+from morebench.data.download import cache_folder, check_offline
 from morebench.data.mapping import LEVELS, check_held_out, check_size
 from morebench.data.peek import peek
+from morebench.data.remote import remotes_of
 from morebench.errors import DataError
 from morebench.io.prepared import spells
+from morebench.paths import Paths
 
 
 def check_columns(obs: pd.DataFrame, where: str) -> None:
@@ -25,14 +30,28 @@ def check_columns(obs: pd.DataFrame, where: str) -> None:
                 )
 
 
+def check_downloads(config: Config) -> None:
+    """Raise DataError in offline mode for files that are needed and not in the cache."""
+    paths, wanted = Paths(Path(config.results)), {}
+    for name, dataset in config.datasets.items():
+        if dataset.remote and not paths.prepared(name).exists():
+            for remote in remotes_of(dataset, config.downloads, f"datasets.{name}"):
+                wanted[remote.name] = remote
+    if config.downloads.offline:
+        check_offline(list(wanted.values()), cache_folder(config.downloads.cache))
+
+
 def check(config: Config) -> None:
     """Check every dataset of a configuration against its files.
+
+    Files from the web need not be there, unless the run is offline.
 
     Raises
     ------
     ConfigError, DataError
         The first thing that would make a job fail later.
     """
+    check_downloads(config)
     for name, dataset in config.datasets.items():
         where = f"datasets.{name}"
         found = peek(name, dataset)

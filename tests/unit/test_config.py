@@ -42,6 +42,15 @@ from morebench.data.spec import (
     slug,
     splits_of,
 )
+from morebench.data.spec_source import (
+    About,
+    Annotation,
+    Cellxgene,
+    Downloads,
+    GeneNames,
+    Geo,
+    Read,
+)
 from morebench.errors import ConfigError
 from morebench.registry import DATASETS, METHODS
 
@@ -173,7 +182,7 @@ def test_the_configuration_of_very_many_cells_holds():
     assert shards is not None and 1_000_000 / shards.number <= 100_000
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "real.yaml"])
+@pytest.mark.parametrize("name", ["config.yaml", "real.yaml", "paper.yaml"])
 def test_the_delivered_configurations_hold(name, monkeypatch):
     monkeypatch.delenv("MOREBENCH_DATA", raising=False)
     config = load_file(CONFIG / name)
@@ -208,7 +217,7 @@ def test_the_schema_is_that_of_the_models():
     assert script.FILE.read_text() == json.dumps(script.schema(), indent=2, sort_keys=True) + "\n"
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "real.yaml", "robustness.yaml"])
+@pytest.mark.parametrize("name", ["config.yaml", "real.yaml", "paper.yaml", "robustness.yaml"])
 def test_the_schema_accepts_what_the_models_accept(name):
     schema = json.loads(_schema_script().FILE.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -241,11 +250,18 @@ SECTIONS = {
     "Seeds": Seeds,
     "Evaluation": Evaluation,
     "Frozen features": FeatureStage,
+    "Downloads": Downloads,
     "Datasets": DatasetConfig,
     "Constant": Constant,
     "Labels": Labels,
     "Doublets": Doublets,
     "Several files": Part,
+    "GEO": Geo,
+    "CELLxGENE": Cellxgene,
+    "Reading files": Read,
+    "Gene names": GeneNames,
+    "Annotation": Annotation,
+    "About": About,
     "Derived datasets": Derive,
     "Titration": Titrate,
     "Quality control": QC,
@@ -305,7 +321,7 @@ def test_every_key_is_on_the_page_with_its_default(section):
         else:
             value = field.get_default(call_default_factory=True)
             assert value is None or value in ([], {}) or name in (
-                "seeds", "evaluation", "qc", "features", "splits"
+                "seeds", "evaluation", "qc", "features", "splits", "downloads"
             ), f"{name}: its default {value!r} is not stated"  # fmt: skip
 
 
@@ -337,9 +353,12 @@ def test_the_inline_examples_of_the_page_hold(config_of):
         "Constant": lambda x: config_of(tasks=[], **x),
         "Seeds": lambda x: config_of(top=x),
     }
+    read = [{"files": "*", "format": "h5ad"}]
     extra = {
         "params": {"path": None, "bundled": "sim_multiome"},
         "modalities": {"path": "a.h5mu"},
+        "url": {"path": None, "read": read},
+        "from_id": {"read": read},
     }
     found = 0
     for section, place in places.items():

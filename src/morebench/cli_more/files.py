@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from morebench.config import closest
-from morebench.data.sources import check_layer, readable
+from morebench.data.raw import check_layer, readable
 from morebench.errors import ConfigError, DataError, listed
 from morebench.io.atomic import atomic_path, write_parquet, write_tsv
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from morebench.data.sources import Modality, Raw
+from morebench.data.raw import Modality, Raw
 from morebench.data.spec import QC, DatasetConfig, Derive, Titrate
 from morebench.errors import DataError, listed
 

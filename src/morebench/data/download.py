@@ -5,63 +5,20 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from morebench.data.archives import check_space
-from morebench.data.lock import SHA256, Entry, write_lock
+from morebench.data.lock import Entry, write_lock
 from morebench.data.part import discard, part_of, size_of
 from morebench.data.progress import bar
+from morebench.data.remote import Remote
 from morebench.data.transfer import OtherFile, Patience, Refused, Session, fetch
 from morebench.data.verify import Known, Mismatch, known_of, verify
 from morebench.errors import DataError, listed
 
 LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A file to have in the cache folder.
-
-    Attributes
-    ----------
-    urls
-        First choice, then mirrors of the same file.
-    name
-        Its path below the cache folder, with ``/``.
-    sha256
-        Expected hash, 64 lower-case hexadecimal digits, where it is known.
-    size
-        Expected size in bytes, where it is known.
-    """
-
-    urls: tuple[str, ...]
-    name: str
-    sha256: str | None = None
-    size: int | None = None
-
-    def __post_init__(self) -> None:
-        path = PurePosixPath(self.name)
-        if (
-            path.is_absolute()
-            or ".." in path.parts
-            or path.as_posix() != self.name
-            or not path.name
-        ):
-            raise DataError(
-                f"name {self.name!r} of a download; valid: a relative path without '.' and '..'"
-            )
-        if not self.urls:
-            raise DataError(f"{self.name}: no URL; valid: one or more")
-        for url in self.urls:
-            if not url.startswith(("https://", "http://")):
-                raise DataError(f"{self.name}: URL {url!r}; valid: https://..., http://...")
-        if self.sha256 is not None and not SHA256.fullmatch(self.sha256):
-            raise DataError(
-                f"{self.name}: sha256 {self.sha256!r}; valid: 64 lower-case hexadecimal digits"
-            )
 
 
 def cache_folder(configured: str | None = None) -> Path:
@@ -168,6 +125,18 @@ def _check_names(remotes: Sequence[Remote]) -> None:
             raise DataError(f"{remote.name}: names {listed(other.urls)} and {listed(remote.urls)}")
 
 
+def check_offline(remotes: Sequence[Remote], folder: Path) -> None:
+    """Raise DataError unless every file is in the cache folder, with what to do by hand."""
+    wanted = [
+        f"{folder / r.name} from {r.urls[0]}" for r in remotes if not (folder / r.name).exists()
+    ]
+    if wanted:
+        raise DataError(
+            f"offline, and {len(wanted)} of {len(remotes)} files are not there; get them by "
+            f"hand: {listed(wanted, len(wanted))}"
+        )
+
+
 def download(
     remotes: Sequence[Remote],
     folder: Path,
@@ -218,12 +187,8 @@ def download(
     folder, lock = Path(folder), Path(lock)
     _check_names(remotes)
     absent = [r for r in remotes if not (folder / r.name).exists()]
-    if offline and absent:
-        wanted = [f"{folder / r.name} from {r.urls[0]}" for r in absent]
-        raise DataError(
-            f"offline, and {len(absent)} of {len(remotes)} files are not there; get them by "
-            f"hand: {listed(wanted, len(wanted))}"
-        )
+    if offline:
+        check_offline(remotes, folder)
     sizes = {r.name: known_of(r.name, r.size, r.sha256, lock).wanted.size or 0 for r in absent}
     there = sum(size_of(part_of(folder / name)) for name, size in sizes.items() if size)
     check_space(folder, sum(sizes.values()) - there, f"the download of {len(absent)} files")

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from morebench.data.spec import Column, Constant, DatasetConfig, Part, Value
+from morebench.data.spec import DatasetConfig, Part
+from morebench.data.strict import Column, Constant, Value
 from morebench.errors import DataError, listed
 from morebench.registry import TASKS
 

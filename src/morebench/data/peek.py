@@ -8,18 +8,15 @@ from typing import Any
 import pandas as pd
 
 from morebench.data.mapping import check_unique, map_obs, settle
+from morebench.data.raw import check_layer, check_names, join_obs, readable, shared_genes
 from morebench.data.sources import (
-    check_layer,
-    check_names,
     check_shared_cells,
     file_of,
     h5mu_obs,
     in_part,
-    join_obs,
+    local_files,
     main_modality,
     modality_names,
-    readable,
-    shared_genes,
 )
 from morebench.data.spec import DatasetConfig
 from morebench.errors import DataError
@@ -73,11 +70,14 @@ def peek(name: str, dataset: DatasetConfig) -> tuple[pd.DataFrame, int] | None:
 
     Returns
     -------
-    The mapped obs table and the number of features of the main modality, or None for
-    bundled data, which is made by the run itself.
+    The mapped obs table and the number of features of the main modality, or None for what
+    only the run itself can know: bundled data, downloads, and files that need a reader.
     """
     where = f"datasets.{name}"
-    if dataset.bundled:
+    if dataset.bundled or dataset.remote:
+        return None
+    if dataset.read:
+        local_files(str(dataset.path), where)
         return None
     if dataset.concat:
         frames, names = [], []

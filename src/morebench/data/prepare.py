@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +13,8 @@ import pandas as pd
 from morebench.data import qc
 from morebench.data.derive import derive_cells
 from morebench.data.mapping import LEVELS, check_held_out
-from morebench.data.sources import Raw, load, main_modality
+from morebench.data.raw import Raw
+from morebench.data.sources import load, main_modality
 from morebench.data.spec import QC, DatasetConfig
 from morebench.errors import DataError
 from morebench.io.prepared import TRUTH_COLUMNS, opaque_ids
@@ -68,10 +71,11 @@ def _metrics(raw: Raw, main: str, settings: QC) -> pd.DataFrame:
     return metrics.reindex(raw.obs.index)
 
 
-def prepare(name: str, dataset: DatasetConfig) -> Prepared:
+def prepare(name: str, dataset: DatasetConfig, files: Sequence[Path] = ()) -> Prepared:
     """Load, check and filter a dataset, and part it from its truth.
 
-    A derived dataset is made of the cells that its base's QC leaves.
+    A derived dataset is made of the cells that its base's QC leaves. ``files`` are those of a
+    dataset from the web, as downloaded.
 
     Raises
     ------
@@ -79,7 +83,7 @@ def prepare(name: str, dataset: DatasetConfig) -> Prepared:
         If the source breaks a promise of the configuration, or QC leaves too little.
     """
     where = f"datasets.{name}"
-    raw = load(name, dataset)
+    raw = load(name, dataset, files)
     if dataset.shards is not None and len(raw.modalities) > 1:
         raise DataError(
             f"{where}.shards: it has the modalities {', '.join(raw.modalities)}; valid: one, whose "

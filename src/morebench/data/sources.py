@@ -1,92 +1,32 @@
-"""Sources: from a bundled name or files by path to one raw dataset."""
+"""Sources: from a bundled name, files by path or downloaded files to one raw dataset."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import pandas as pd
 import scipy.sparse as sp
 
-from morebench.data.mapping import check_held_out, check_unique, map_obs, settle
+from morebench.data.assemble import read_files
+from morebench.data.mapping import check_held_out, map_obs, settle
+from morebench.data.raw import Modality, Raw, join_obs, modality_of, readable, shared_genes
+from morebench.data.readers.h5ad import read_h5ad
 from morebench.data.spec import DatasetConfig, resolve
-from morebench.data.spec import Modality as ModalityName
-from morebench.errors import DataError, MorebenchError, listed
-from morebench.io.counts import as_counts
-from morebench.io.prepared import VAR_COLUMNS
+from morebench.data.strict import Modality as ModalityName
+from morebench.errors import DataError, listed
 from morebench.registry import DATASETS
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
-@dataclass
-class Modality:
-    """Counts of one modality.
-
-    Attributes
-    ----------
-    counts_mg : (m, g) csr matrix of float32
-    cells : (m,) index of original cell ids
-    var : (g, ...) DataFrame, indexed by feature names
-    """
-
-    counts_mg: sp.csr_matrix
-    cells: pd.Index
-    var: pd.DataFrame
-
-
-@dataclass
-class Raw:
-    """A dataset as its source gives it.
-
-    Attributes
-    ----------
-    obs : (n, ...) DataFrame
-        ``mapping.MAPPED`` columns, indexed by original cell ids.
-    modalities
-        Modalities by name; each holds a subset of the cells, in the order of ``obs``.
-    """
-
-    obs: pd.DataFrame
-    modalities: dict[str, Modality]
-
-
 def main_modality(names: Iterable[str]) -> str:
     """Return the modality that single-modality methods use: RNA where there is any."""
     known = list(names)
     return "rna" if "rna" in known else known[0]
-
-
-def check_layer(layer: str | None, has_x: bool, layers: Iterable[str], where: str) -> None:
-    """Raise DataError unless the raw counts stand where the configuration says."""
-    if layer is None and not has_x:
-        raise DataError(
-            f"{where}: there is no X; name the layer that holds the raw counts with 'layer:'; "
-            f"it has {listed(layers)}"
-        )
-    if layer is not None and layer not in layers:
-        raise DataError(f"{where}: there is no layer {layer!r}; it has {listed(layers)}")
-
-
-def check_names(cells: pd.Index, genes: pd.Index, where: str) -> None:
-    """Raise DataError unless there are cells and genes, each under a name of its own."""
-    check_unique(cells, "cell ids", where)
-    check_unique(genes, "gene names", where)
-    if len(cells) == 0 or len(genes) == 0:
-        raise DataError(f"{where}: is empty ({len(cells)} cells x {len(genes)} genes)")
-
-
-def _modality(part: AnnData, layer: str | None, where: str) -> Modality:
-    check_names(part.obs_names, part.var_names, where)
-    check_layer(layer, part.X is not None, list(part.layers), where)
-    counts = as_counts(part.X if layer is None else part.layers[layer], where)
-    var = part.var[[c for c in VAR_COLUMNS if c in part.var]].astype(str)
-    return Modality(counts, part.obs_names, var)
 
 
 def file_of(path: str, where: str, suffixes: tuple[str, ...] = (".h5ad", ".h5mu")) -> Path:
@@ -101,25 +41,19 @@ def file_of(path: str, where: str, suffixes: tuple[str, ...] = (".h5ad", ".h5mu"
     return found
 
 
-@contextmanager
-def readable(path: Path, where: str) -> Iterator[None]:
-    """Turn what the readers raise on a file that is none of theirs into one clear line."""
-    try:
-        yield
-    except MorebenchError:
-        raise
-    except Exception as error:
-        kind = path.suffix.removeprefix(".")
-        text = " ".join(str(error).split())
-        raise DataError(f"{where}: {path} cannot be read as {kind}: {text}") from error
-
-
-def _read_h5ad(path: str, where: str) -> AnnData:
-    import anndata
-
+def _read_h5ad(path: str, layer: str | None, where: str) -> AnnData:
     found = file_of(path, where, (".h5ad",))
     with readable(found, where):
-        return anndata.read_h5ad(found)
+        return read_h5ad(found, where, layer=layer)
+
+
+def local_files(path: str, where: str) -> list[Path]:
+    """Return the file that a path names, or all files of the folder; DataError for none."""
+    found = resolve(path, where)
+    files = sorted(f for f in found.rglob("*") if f.is_file()) if found.is_dir() else [found]
+    if not files or not files[0].is_file():
+        raise DataError(f"{where}: there is no file {found}, nor a folder of files (from {path!r})")
+    return files
 
 
 def check_shared_cells(cells: Mapping[str, pd.Index], where: str) -> None:
@@ -131,20 +65,6 @@ def check_shared_cells(cells: Mapping[str, pd.Index], where: str) -> None:
                 f"{where}: the modality {other!r} shares no cell with {first!r}: ids are like "
                 f"{cells[other][0]!r} and {cells[first][0]!r}; they must be the same strings"
             )
-
-
-def join_obs(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Join the obs tables of one dataset's modalities: each cell once, its first value known."""
-    cells = tables[0].index
-    for table in tables[1:]:
-        cells = cells.append(table.index[~table.index.isin(cells)])
-    joined = pd.DataFrame(index=cells)
-    for table in tables:
-        for name in table.columns:
-            values = table[name].astype(object).reindex(cells)
-            known = joined[name] if name in joined else values
-            joined[name] = known.where(known.notna(), values)
-    return joined
 
 
 def h5mu_obs(obs: pd.DataFrame, own: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -179,8 +99,10 @@ def modality_names(dataset: DatasetConfig, present: Iterable[str], where: str) -
 def _from_path(dataset: DatasetConfig, where: str) -> tuple[pd.DataFrame, dict[str, Modality]]:
     paths = dataset.path
     if isinstance(paths, dict):
-        parts: dict[str, Any] = {m: _read_h5ad(p, f"{where}, {m}") for m, p in paths.items()}
-        found = {m: _modality(p, dataset.layer, f"{where}, {m}") for m, p in parts.items()}
+        parts: dict[str, Any] = {
+            m: _read_h5ad(p, dataset.layer, f"{where}, {m}") for m, p in paths.items()
+        }
+        found = {m: modality_of(p, None, f"{where}, {m}") for m, p in parts.items()}
         obs = join_obs([p.obs for p in parts.values()])
     elif str(paths).endswith(".h5mu"):
         import mudata
@@ -190,11 +112,11 @@ def _from_path(dataset: DatasetConfig, where: str) -> tuple[pd.DataFrame, dict[s
             data = mudata.read_h5mu(path)
         chosen = modality_names(dataset, data.mod, where)
         parts = {m: data.mod[key] for m, key in chosen.items()}
-        found = {m: _modality(p, dataset.layer, f"{where}[{m}]") for m, p in parts.items()}
+        found = {m: modality_of(p, dataset.layer, f"{where}[{m}]") for m, p in parts.items()}
         obs = h5mu_obs(data.obs, {key: data.mod[key].obs for key in chosen.values()})
     else:
-        data = _read_h5ad(str(paths), where)
-        found, obs = {dataset.modality: _modality(data, dataset.layer, where)}, data.obs
+        data = _read_h5ad(str(paths), dataset.layer, where)
+        found, obs = {dataset.modality: modality_of(data, None, where)}, data.obs
     check_shared_cells({m: p.cells for m, p in found.items()}, where)
     return map_obs(obs, dataset, where), found
 
@@ -203,9 +125,9 @@ def _from_parts(dataset: DatasetConfig, where: str) -> tuple[pd.DataFrame, dict[
     frames, parts = [], []
     for i, part in enumerate(dataset.concat):
         at = f"{where}.concat[{i}]"
-        data = _read_h5ad(part.path, at)
+        data = _read_h5ad(part.path, part.layer or dataset.layer, at)
         frames.append(in_part(map_obs(data.obs, dataset, at, part), i))
-        modality = _modality(data, part.layer or dataset.layer, at)
+        modality = modality_of(data, None, at)
         modality.cells = in_part(pd.DataFrame(index=modality.cells), i).index
         parts.append(modality)
     genes = shared_genes([p.var.index for p in parts], where)
@@ -220,26 +142,31 @@ def in_part(table: pd.DataFrame, part: int) -> pd.DataFrame:
     return table.set_axis(pd.Index([f"{part}:{cell}" for cell in table.index]))
 
 
-def shared_genes(genes: Sequence[pd.Index], where: str) -> pd.Index:
-    """Return the feature names that all files have, in the order of the first one."""
-    shared = genes[0]
-    for other in genes[1:]:
-        shared = shared[shared.isin(other)]
-    if len(shared) == 0:
-        raise DataError(f"{where}: the files of concat have no gene name in common")
-    return shared
-
-
 def _bundled(dataset: DatasetConfig, where: str) -> tuple[pd.DataFrame, dict[str, Modality]]:
     spec = DATASETS[str(dataset.bundled)]
     module, function = spec.entry.split(":")
     data = getattr(importlib.import_module(module), function)(**{**spec.params, **dataset.params})
-    found = {m: _modality(p, None, f"{where}[{m}]") for m, p in data.mod.items()}
+    found = {m: modality_of(p, None, f"{where}[{m}]") for m, p in data.mod.items()}
     return map_obs(data.obs, dataset, where), found
 
 
-def load(name: str, dataset: DatasetConfig) -> Raw:
+def _from_files(
+    dataset: DatasetConfig, files: Sequence[Path], where: str
+) -> tuple[pd.DataFrame, dict[str, Modality]]:
+    obs, found = read_files(files, dataset, where)
+    check_shared_cells({m: p.cells for m, p in found.items()}, where)
+    return map_obs(obs, dataset, where), found
+
+
+def load(name: str, dataset: DatasetConfig, files: Sequence[Path] = ()) -> Raw:
     """Load a dataset as its configuration describes it.
+
+    Parameters
+    ----------
+    name
+        Of the dataset, for errors.
+    files
+        The downloaded files of a dataset from the web (``remote.obtain``).
 
     Returns
     -------
@@ -256,6 +183,10 @@ def load(name: str, dataset: DatasetConfig) -> Raw:
         obs, modalities = _bundled(dataset, where)
     elif dataset.concat:
         obs, modalities = _from_parts(dataset, where)
+    elif dataset.remote:
+        obs, modalities = _from_files(dataset, files, where)
+    elif dataset.read:
+        obs, modalities = _from_files(dataset, local_files(str(dataset.path), where), where)
     else:
         obs, modalities = _from_path(dataset, where)
     obs = settle(obs, dataset, where)

@@ -5,31 +5,23 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from morebench.data.spec_source import (
+    About,
+    Annotation,
+    Cellxgene,
+    Geo,
+    OneGroup,
+    Read,
+    Sha256,
+    Web,
+)
+from morebench.data.strict import Column, Constant, Modality, Name, Strict, Value
 from morebench.errors import ConfigError
 from morebench.registry import TASKS, TRUSTED_LABEL_SOURCES, split_kind
-
-Modality = Literal["rna", "adt", "atac", "spatial"]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
-
-
-class Strict(BaseModel):
-    """A part of the configuration; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Constant(Strict):
-    """The same value for every cell, where a file has no column for it."""
-
-    value: str
-
-
-Column = str | Constant
-Value = str | bool | int  # of an obs column, compared as text
 
 
 class Labels(Strict):
@@ -164,6 +156,10 @@ class Shards(Strict):
     seed: int = Field(0, ge=0, description="of the sample that is fitted on")
 
 
+REMOTE = ("geo", "url", "cellxgene")
+SOURCES = ("bundled", "path", "concat", *REMOTE)
+
+
 class DatasetConfig(Strict):
     """One dataset: its source, what its columns mean, and what is done with it."""
 
@@ -175,6 +171,13 @@ class DatasetConfig(Strict):
         None, description="h5ad or h5mu; or one h5ad a modality; environment variables allowed"
     )
     concat: list[Part] = Field([], description="several files as one dataset, genes in common")
+    geo: Geo | None = Field(None, description="supplementary files of a GEO series or sample")
+    url: list[Web] = Field([], description="files by their URL")
+    cellxgene: Cellxgene | None = Field(None, description="a dataset of CZ CELLxGENE Discover")
+    sha256: dict[str, Sha256] = Field({}, description="file name: its hash, where it is known")
+    read: list[Read] = Field([], description="how the counts stand in the files")
+    annotation: list[Annotation] = Field([], description="tables about the cells")
+    from_id: dict[str, OneGroup] = Field({}, description="column: pattern of it in the cell id")
     modality: Modality = Field("rna", description="what a single h5ad holds")
     modalities: dict[Modality, str] = Field({}, description="our modality: its name in the h5mu")
     layer: str | None = Field(None, description="layer of the raw counts; X by default")
@@ -191,21 +194,46 @@ class DatasetConfig(Strict):
     tasks: list[str] = []
     methods: list[str] | None = Field(None, description="all configured methods by default")
     derive: Derive | None = Field(None, description="changes of another dataset, its base")
+    about: About | None = Field(
+        None, description="where the dataset comes from, and why it is used"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = [k for k in ("bundled", "path", "concat") if getattr(self, k)]
+        given = [k for k in SOURCES if getattr(self, k)]
         if len(given) != 1:
-            raise ValueError(f"needs exactly one of bundled, path, concat; found {given or 'none'}")
+            raise ValueError(f"needs exactly one of {', '.join(SOURCES)}; found {given or 'none'}")
         if self.params and not self.bundled:
             raise ValueError("params belong to a bundled dataset")
-        if self.modalities and not str(self.path).endswith(".h5mu"):
+        if self.modalities and (self.read or not str(self.path).endswith(".h5mu")):
             raise ValueError("modalities belong to an .h5mu file")
+        if (self.geo or self.url) and not self.read:
+            raise ValueError(
+                f"{given[0]} needs 'read', which says how the counts stand in its files"
+            )
+        if self.read and (self.bundled or self.concat or isinstance(self.path, dict)):
+            raise ValueError(f"read belongs to a path of one file or folder, {', '.join(REMOTE)}")
+        for key in ("annotation", "from_id"):
+            if getattr(self, key) and not (self.read or self.cellxgene):
+                raise ValueError(
+                    f"{key} needs 'read', which says how the counts stand in the files"
+                )
+        if self.read and self.modality != "rna":
+            raise ValueError("modality belongs into the entries of read")
+        if self.read and self.layer and all(entry.format != "h5ad" for entry in self.read):
+            raise ValueError("layer belongs to the format h5ad, which no entry of read has")
+        if self.sha256 and not self.remote:
+            raise ValueError(f"sha256 belongs to {', '.join(REMOTE)}")
         if self.concat and self.exclude:
             raise ValueError("exclude belongs into the entries of concat")
         if self.labels is None and any(p.label_column or p.label_map for p in self.concat):
             raise ValueError("label_column and label_map need labels")
         return self
+
+    @property
+    def remote(self) -> bool:
+        """Whether its files are fetched from the web."""
+        return any(getattr(self, k) for k in REMOTE)
 
 
 def slug(text: str) -> str:

@@ -1,0 +1,26 @@
+"""Gzip files of kinds whose libraries must seek."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from morebench.data.archives import CHUNK, GZIP, open_binary
+
+
+@contextmanager
+def seekable(path: Path) -> Iterator[Path]:
+    """Yield the path of a plain file: itself, or what a gzip file holds, while it is needed."""
+    with path.open("rb") as stream:
+        packed = stream.read(len(GZIP)) == GZIP
+    if not packed:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / path.name.removesuffix(".gz")
+        with open_binary(path) as source, plain.open("wb") as target:
+            shutil.copyfileobj(source, target, CHUNK)
+        yield plain

@@ -1,0 +1,250 @@
+"""Datasets from the web: addresses, what the configuration refuses, manifests, commands."""
+
+import json
+
+import pytest
+from tests.geo import downloads, lay_out
+from tests.refusals import refused
+from tests.servers import Fault, Server
+
+from morebench import cli
+from morebench.config import config_hash, load, resolved
+from morebench.data.manifest import fetched
+from morebench.data.obtain import obtain
+from morebench.data.remote import mirrored, remotes_of
+from morebench.data.spec_source import Downloads
+from morebench.errors import ConfigError, ContractError, DataError
+from morebench.io.atomic import write_json
+from morebench.preflight import check
+
+READ = [{"files": "*", "format": "table", "rows": "genes"}]
+GEO = {"accession": "GSE84133", "files": ["GSE84133_RAW.tar"]}
+ID = "0041b9c3-6a49-4bf7-8514-9bc7190067a7"
+
+
+def config_of(top=None, **dataset):
+    content = {"datasets": {"d": {"read": READ, **dataset}}, "methods": {"pca": {}}, **(top or {})}
+    if content["datasets"]["d"]["read"] is None:
+        del content["datasets"]["d"]["read"]
+    return content
+
+
+def remotes(top=None, **dataset):
+    config = load(config_of(top, **dataset))
+    return remotes_of(config.datasets["d"], config.downloads, "d")
+
+
+# --- addresses ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("accession", "folder"),
+    [
+        ("GSE84133", "series/GSE84nnn/GSE84133"),
+        ("GSE194122", "series/GSE194nnn/GSE194122"),
+        ("GSE123", "series/GSEnnn/GSE123"),
+        ("GSM2230757", "samples/GSM2230nnn/GSM2230757"),
+    ],
+)
+def test_files_of_geo_are_where_geo_has_them(accession, folder):
+    (one,) = remotes(geo={"accession": accession, "files": ["a_RAW.tar"]})
+    assert one.urls == (f"https://ftp.ncbi.nlm.nih.gov/geo/{folder}/suppl/a_RAW.tar",)
+    assert one.name == f"geo/{accession}/a_RAW.tar"
+
+
+def test_files_of_cellxgene_and_of_urls():
+    (one,) = remotes(cellxgene={"dataset": ID}, read=None)
+    assert one.urls == (f"https://datasets.cellxgene.cziscience.com/{ID}.h5ad",)
+    assert one.name == f"cellxgene/{ID}.h5ad"
+    urls = ["https://a.org/x/m.tsv.gz", "http://b.org:8080/get?id=3&f=n.csv"]
+    one, two = remotes(url=urls, sha256={"m.tsv.gz": "a" * 64})
+    assert (one.name, one.urls, one.sha256) == ("url/a.org/x/m.tsv.gz", (urls[0],), "a" * 64)
+    assert (two.name, two.sha256) == ("url/b.org/get_id_3_f_n.csv", None)
+
+
+def test_mirrors_are_tried_first_and_only_for_what_begins_so():
+    mirrors = {"https://a.org/geo": ["https://m.org", "https://n.org/g"]}
+    assert mirrored("https://a.org/geo/x.gz", mirrors) == (
+        "https://m.org/x.gz", "https://n.org/g/x.gz", "https://a.org/geo/x.gz",
+    )  # fmt: skip
+    assert mirrored("https://a.org/geology/x.gz", mirrors) == ("https://a.org/geology/x.gz",)
+    top = {"downloads": {"geo": "https://institute.org/ncbi/", "mirrors": {}}}
+    (one,) = remotes(top, geo=GEO)
+    assert one.urls[0].startswith("https://institute.org/ncbi/series/GSE84nnn/")
+
+
+# --- what the configuration refuses -------------------------------------------------------
+
+REFUSED = {
+    "no source": ({}, ["exactly one of bundled, path, concat, geo, url, cellxgene", "none"]),
+    "two sources": ({"geo": GEO, "path": "a"}, ["exactly one", "'path', 'geo'"]),
+    "a pattern for a name": (
+        {"geo": {**GEO, "files": ["*.tar"]}},
+        ["datasets.d.geo.files.0", "'*.tar' is no file name", "morebench geo"],
+    ),
+    "a folder in a name": ({"geo": {**GEO, "files": ["../x"]}}, ["'../x' is no file name"]),
+    "no accession": ({"geo": {**GEO, "accession": "84133"}}, ["'84133'", "GSE84133 (a series)"]),
+    "no reading": ({"geo": GEO, "read": None}, ["datasets.d", "geo needs 'read'"]),
+    "a table of what": (
+        {"geo": GEO, "read": [{"files": "*", "format": "table"}]},
+        ["datasets.d.read.0", "rows (genes or cells)"],
+    ),
+    "another format's key": (
+        {"geo": GEO, "read": [{"files": "*", "format": "h5", "barcodes": "x"}]},
+        ["barcodes belongs to the format mtx, found h5"],
+    ),
+    "a pattern without a group": (
+        {"geo": GEO, "from_id": {"donor": "^D"}},
+        ["datasets.d.from_id.donor", "'^D' has 0 groups"],
+    ),
+    "no regular expression": (
+        {"geo": GEO, "read": [{**READ[0], "sample": "("}]},
+        ["datasets.d.read.0.sample", "'(' is no regular expression"],
+    ),
+    "an annotation nowhere": ({"geo": GEO, "annotation": [{}]}, ["exactly one of file", "path"]),
+    "a hash of no file": (
+        {"geo": GEO, "sha256": {"x.tar": "a" * 64}},
+        ["datasets.d.sha256", "no file 'x.tar'", "GSE84133_RAW.tar"],
+    ),
+    "two files of a name": (
+        {"url": ["https://a.org/1/m.tsv", "https://a.org/2/m.tsv"]},
+        ["two files are called 'm.tsv'"],
+    ),
+    "no URL": ({"url": ["ftp://a.org/x"]}, ["datasets.d.url", "'ftp://a.org/x' is no URL"]),
+    "no hash": (
+        {"geo": GEO, "sha256": {"GSE84133_RAW.tar": "A" * 64}},
+        ["datasets.d.sha256.GSE84133_RAW.tar", "is no SHA-256"],
+    ),
+    "a mirror that is none": (
+        {"geo": GEO, "top": {"downloads": {"mirrors": {"https://a.org": ["a.org"]}}}},
+        ["downloads.mirrors", "'a.org' is no URL"],
+    ),
+    "a layer of a table": ({"geo": GEO, "layer": "counts"}, ["layer belongs to the format h5ad"]),
+    "a modality beside reading": (
+        {"geo": GEO, "modality": "atac"},
+        ["modality belongs into the entries of read"],
+    ),
+    "reading of simulated data": (
+        {"bundled": "sim_multiome"},
+        ["read belongs to a path of one file or folder"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_the_configuration_is_refused(case):
+    changes, words = REFUSED[case]
+    with pytest.raises(ConfigError) as caught:
+        load(config_of(**changes))
+    text = str(caught.value)
+    assert "\n" not in text
+    for word in words:
+        assert word in text, f"{word!r} is not in {text!r}"
+
+
+def test_where_files_come_from_is_no_part_of_what_names_a_run():
+    one = load(config_of(geo=GEO))
+    two = load(config_of({"downloads": {"offline": True, "cache": "/elsewhere"}}, geo=GEO))
+    assert config_hash(one) == config_hash(two)
+    assert "downloads" not in resolved(two)
+
+
+def test_preflight_asks_for_files_of_the_web_offline_only(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check(load(config_of({"downloads": {"cache": "none"}}, geo=GEO)))
+    told = {"downloads": {"cache": "none", "offline": True}}
+    offline = load(config_of(told, geo=GEO))
+    words = ["1 of 1 files", "none/geo/GSE84133/GSE84133_RAW.tar from https://ftp.ncbi"]
+    refused(lambda: check(offline), *words)
+    (tmp_path / "results/prepared").mkdir(parents=True)
+    (tmp_path / "results/prepared/d.h5mu").touch()  # what is prepared needs no files
+    check(offline)
+
+
+# --- manifests ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(tmp_path):
+    lay_out(tmp_path / "files")
+    with Server(tmp_path / "files") as running:
+        yield running
+
+
+def told(server, tmp_path, **changes):
+    given = downloads(server.url, tmp_path / "cache", tmp_path / "data.lock")
+    return Downloads.model_validate({**given, **changes})
+
+
+def test_a_manifest_holds_what_was_fetched_and_finds_what_changed(server, tmp_path):
+    dataset = load(config_of(geo=GEO)).datasets["d"]
+    files = obtain(dataset, told(server, tmp_path), "d")
+    manifest = tmp_path / "d.json"
+    write_json(manifest, {"files": files})
+    (path,) = fetched(manifest)
+    assert path == tmp_path / "cache/geo/GSE84133/GSE84133_RAW.tar"
+    path.write_bytes(path.read_bytes() + b"\0")
+    refused(lambda: fetched(manifest), files[0]["sha256"], f"delete {path} and {manifest}")
+    path.unlink()
+    refused(lambda: fetched(manifest), f"{path} is gone", f"delete {manifest}")
+    write_json(manifest, {"files": [{"name": "x"}]})
+    with pytest.raises(ContractError, match="no list of files with name, path, url, size"):
+        fetched(manifest)
+
+
+def test_a_mirror_without_the_file_leads_to_its_own_address(server, tmp_path):
+    place = "https://nowhere.invalid/geo"
+    given = {"geo": place, "mirrors": {place: [f"{server.url}/empty", f"{server.url}/geo"]}}
+    dataset = load(config_of(geo=GEO)).datasets["d"]
+    (file,) = obtain(dataset, told(server, tmp_path, **given), "d")
+    assert file["url"] == f"{server.url}/geo/series/GSE84nnn/GSE84133/suppl/GSE84133_RAW.tar"
+
+
+# --- commands -----------------------------------------------------------------------------
+
+
+def command(monkeypatch, *words):
+    monkeypatch.setattr("sys.argv", ["morebench", *words])
+    try:
+        cli.main()
+    except SystemExit as done:
+        return done.code
+    return 0
+
+
+def test_the_files_of_a_series_are_listed(server, tmp_path, monkeypatch, capsys):
+    config = tmp_path / "c.json"
+    content = config_of({"downloads": downloads(server.url, "c", "l")}, geo=GEO)
+    config.write_text(json.dumps(content))
+    assert command(monkeypatch, "geo", "GSE96583", "--configfile", str(config)) == 0
+    assert capsys.readouterr().out.split() == [
+        "GSE96583_RAW.tar", "GSE96583_batch1.genes.tsv.gz", "GSE96583_batch1.total.tsne.df.tsv.gz",
+        "GSE96583_batch2.genes.tsv.gz", "GSE96583_batch2.total.tsne.df.tsv.gz",
+    ]  # fmt: skip
+    for accession, word in (("GSE1000", "404"), ("PRJNA1", "no accession")):
+        code = command(monkeypatch, "geo", accession, "--configfile", str(config))
+        assert word in code and code.startswith("error: ")
+
+
+def test_a_folder_without_files_is_an_error(server, tmp_path):
+    from morebench.data.geo import list_files
+
+    page = Fault(body=b'<a href="/geo/">up</a> <a href="?C=N">by name</a> <a href="sub/">sub</a>')
+    server.faults["geo/series/GSE96nnn/GSE96583/suppl"] = [page]
+    with pytest.raises(DataError, match="has no files"):
+        list_files("GSE96583", told(server, tmp_path))
+
+
+def test_files_are_fetched_ahead_of_a_run(server, tmp_path, monkeypatch, capsys):
+    config = tmp_path / "c.json"
+    given = downloads(server.url, tmp_path / "cache", tmp_path / "l")
+    content = config_of({"downloads": given}, geo=GEO)
+    content["datasets"]["e"] = {"derive": {"from": "d", "depth": 0.5}}
+    config.write_text(json.dumps(content))
+    assert command(monkeypatch, "download", "--configfile", str(config)) == 0
+    out = capsys.readouterr().out
+    assert out.count("GSE84133_RAW.tar") == 1 and "bytes" in out
+    content["downloads"]["offline"] = True
+    config.write_text(json.dumps(content))
+    server.faults["geo/series/GSE84nnn/GSE84133/suppl/GSE84133_RAW.tar"] = [Fault(status=500)]
+    assert command(monkeypatch, "download", "--configfile", str(config)) == 0
