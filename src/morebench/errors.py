@@ -21,6 +21,10 @@ class ContractError(MorebenchError):
     """A file between two stages breaks its contract (shape, type, ids, order, values)."""
 
 
+class Damaged(MorebenchError):
+    """A file that we wrote is no longer what was written."""
+
+
 class Unsupported(MorebenchError):
     """A method cannot do what is asked (its status becomes ``unsupported``)."""
 

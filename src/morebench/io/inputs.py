@@ -10,7 +10,8 @@ import pandas as pd
 
 from morebench.contract import MethodInput
 from morebench.errors import ContractError
-from morebench.io.atomic import atomic_path, read_parquet, write_parquet
+from morebench.files import atomic_path, verify
+from morebench.io.atomic import read_parquet, write_parquet
 from morebench.io.counts import as_counts
 from morebench.io.prepared import check_ids
 
@@ -54,6 +55,7 @@ def read_input(path: str | Path) -> MethodInput:
     """Read the input of a split as a method is given it, without labels."""
     import anndata
 
+    verify(path)
     data = anndata.read_h5ad(path)
     check_input(data, str(path))
     return MethodInput(
@@ -78,6 +80,7 @@ def cut_input(path: str | Path, rows: np.ndarray | slice, target: str | Path) ->
     import h5py
     from anndata.io import read_elem, sparse_dataset
 
+    verify(path)
     with h5py.File(path) as file:
         data = anndata.AnnData(
             sparse_dataset(file["X"])[rows],
@@ -92,6 +95,7 @@ def shape_of(path: str | Path) -> tuple[int, int]:
     """Return the numbers of cells and genes of an input, from its header alone."""
     import h5py
 
+    verify(path)
     with h5py.File(path) as file:
         n, g = file["X"].attrs["shape"]
     return int(n), int(g)
@@ -102,6 +106,7 @@ def read_obs(path: str | Path) -> pd.DataFrame:
     import h5py
     from anndata.io import read_elem
 
+    verify(path)
     with h5py.File(path) as file:
         return read_elem(file["obs"])
 

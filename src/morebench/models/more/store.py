@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from morebench.errors import ContractError, listed
+from morebench.files import atomic_path, read_json, sha256_file, write_json
 from morebench.models.more.annotate import Annotator
 from morebench.models.more.expression import Expression
 from morebench.models.more.features import FeatureSource
-from morebench.models.more.files import atomic_path, read_json, sha256_file, write_json
 from morebench.models.more.inputs import FeatureBranch, Transforms
 from morebench.models.more.network import BranchSpec, Network
 from morebench.models.more.settings import Settings
