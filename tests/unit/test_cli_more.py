@@ -10,6 +10,7 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+from tests.seal import names
 from typer.testing import CliRunner
 
 from morebench import cli
@@ -108,7 +109,7 @@ def test_embed_adds_the_embedding_to_a_copy(made, cells, tmp_path):
     np.testing.assert_array_equal(found.X, data.X)
     pd.testing.assert_frame_equal(found.obs, data.obs)
     assert cells.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["out.h5ad"]
+    assert names(tmp_path) == ["out.h5ad"]
 
 
 @pytest.mark.parametrize(("name", "read"), [("z.tsv", read_tsv), ("z.parquet", pd.read_parquet)])
