@@ -17,6 +17,7 @@ from morebench.data.spec import DatasetConfig, resolve
 from morebench.data.spec import Modality as ModalityName
 from morebench.errors import DataError, MorebenchError, listed
 from morebench.io.counts import as_counts
+from morebench.io.hdf5 import check_hdf5
 from morebench.io.prepared import VAR_COLUMNS
 from morebench.registry import DATASETS
 
@@ -119,6 +120,7 @@ def _read_h5ad(path: str, where: str) -> AnnData:
 
     found = file_of(path, where, (".h5ad",))
     with readable(found, where):
+        check_hdf5(found, where)
         return anndata.read_h5ad(found)
 
 
@@ -187,6 +189,7 @@ def _from_path(dataset: DatasetConfig, where: str) -> tuple[pd.DataFrame, dict[s
 
         path = file_of(str(paths), where)
         with readable(path, where), mudata.set_options(pull_on_update=False):
+            check_hdf5(path, where)
             data = mudata.read_h5mu(path)
         chosen = modality_names(dataset, data.mod, where)
         parts = {m: data.mod[key] for m, key in chosen.items()}

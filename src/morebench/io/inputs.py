@@ -13,6 +13,7 @@ from morebench.errors import ContractError
 from morebench.files import atomic_path, verify
 from morebench.io.atomic import read_parquet, write_parquet
 from morebench.io.counts import as_counts
+from morebench.io.hdf5 import check_hdf5
 from morebench.io.prepared import check_ids
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def read_input(path: str | Path) -> MethodInput:
     import anndata
 
     verify(path)
+    check_hdf5(path, "input")
     data = anndata.read_h5ad(path)
     check_input(data, str(path))
     return MethodInput(

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from morebench.contract import MethodOutput
 from morebench.errors import ContractError
 from morebench.files import atomic_path, read_json, verify, write_json
+from morebench.io.hdf5 import check_hdf5
 from morebench.registry import OUTPUT_KINDS, STATES
 
 STATUS_FILE = "status.json"
@@ -214,6 +215,7 @@ def read_output(
     path = Path(directory) / OUTPUT_FILE
     verify(path)
     try:
+        check_hdf5(path, "output")
         data = anndata.read_h5ad(path)
     except Exception as error:  # h5py and anndata raise many kinds for a damaged file
         text = " ".join(str(error).split())
