@@ -3,11 +3,15 @@
 import shutil
 from pathlib import Path
 
-from morebench.files import SIDECAR, SUMS_FILE, atomic_path
+from morebench.files import SIDECAR, SUMS_FILE, atomic_directory, atomic_path
 
 
 def seal(path: Path) -> Path:
-    """Publish a file again as it now is."""
+    """Publish a file, or a folder of files, again as it now is."""
+    if path.is_dir():
+        with atomic_directory(path) as temporary:
+            shutil.copytree(path, temporary, dirs_exist_ok=True)
+        return path
     with atomic_path(path) as temporary:
         shutil.copyfile(path, temporary)
     return path

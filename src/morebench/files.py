@@ -14,10 +14,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from typing import Any
 
-from morebench.errors import ContractError, Damaged
+from morebench.errors import ContractError, Damaged, NoRoom
 
 SIDECAR = ".sha256"
 SUMS_FILE = "SHA256SUMS"
@@ -48,8 +49,9 @@ def atomic_path(path: str | Path, *, checksum: bool = True) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(target)
     try:
-        yield temporary
-        _sync(temporary)
+        with _room(target):
+            yield temporary
+            _sync(temporary)
         os.chmod(temporary, 0o644)
         if checksum:
             _record(target, sha256_file(temporary))
@@ -71,15 +73,34 @@ def atomic_directory(path: str | Path, *, checksums: bool = True) -> Iterator[Pa
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{TEMPORARY}{target.name}-"))
     try:
-        yield temporary
-        if checksums:
-            _record_all(temporary)
+        with _room(target):
+            yield temporary
+            if checksums:
+                _record_all(temporary)
         os.chmod(temporary, 0o755)
         if target.exists():
             shutil.rmtree(target)
         os.replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _room(target: Path) -> Iterator[None]:
+    """Say in one line that a disk, a quota or a limit on files leaves no room for a target."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # HDF5 tells some by its words alone
+        words = " ".join(str(error).split())
+        full = [os.strerror(number) for number in (ENOSPC, EDQUOT, EFBIG)]
+        if getattr(error, "errno", None) in (ENOSPC, EDQUOT, EFBIG) or any(
+            word in words for word in full
+        ):
+            raise NoRoom(
+                f"{target}: there is no room for it ({words}); nothing of it is left; make room "
+                "and run again"
+            ) from error
+        raise
 
 
 def verify(path: str | Path) -> None:
@@ -94,8 +115,15 @@ def verify(path: str | Path) -> None:
     """
     path = Path(path)
     if path.is_dir():
-        for name in _sums(path / SUMS_FILE):
-            verify(path / name)
+        if not (path / SUMS_FILE).exists():
+            raise Damaged(
+                f"{path}: lacks {SUMS_FILE}, so whether it is whole cannot be told; delete the "
+                "folder and run again"
+            )
+        for file in (path / name for name in _sums(path / SUMS_FILE)):
+            if not file.exists():
+                raise Damaged(f"{file}: is not there; {_remedy(file, path / SUMS_FILE)}")
+            verify(file)
         return
     known = path.stat()
     key = (path.absolute(), known.st_dev, known.st_ino, known.st_size, known.st_mtime_ns)

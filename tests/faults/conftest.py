@@ -19,7 +19,7 @@ import yaml
 
 from tests.workflow.conftest import Project
 
-PATIENCE_S = 120
+PATIENCE_S = 300
 # A file is held where a kill is worst: its checksum is there, and the file is not.
 HOLD = '''
 

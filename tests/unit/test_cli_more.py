@@ -271,9 +271,7 @@ def test_broken_files_are_refused(made, cells, tmp_path):
     assert "'.loom'; valid: .h5ad, .h5mu" in refused("embed", "a.loom", *given, made / "plain")
     shutil.copytree(made / "plain", tmp_path / "m")
     (tmp_path / "m" / "model.safetensors").write_bytes(b"no")
-    assert "is not the file that model.json names" in refused(
-        "embed", cells, *given, tmp_path / "m"
-    )
+    assert "model.safetensors: its SHA-256 is" in refused("embed", cells, *given, tmp_path / "m")
     assert "is no saved model" in refused("embed", cells, *given, tmp_path / "none")
     (tmp_path / "file").write_text("")
     cache = ("--cache", tmp_path / "file")
