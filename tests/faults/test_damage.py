@@ -18,7 +18,7 @@ import pytest
 import typer
 
 from morebench.errors import Damaged
-from tests.faults.conftest import Faulty, jobs
+from tests.faults.conftest import LIMIT_S, Faulty, jobs
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.workflow]
 
@@ -193,7 +193,7 @@ def test_what_the_error_says_repairs_the_run(tmp_path, undisturbed):
     assert said and (project.root / said[1]).samefile(path), done.stdout
     shutil.rmtree(project.root / said[2])
     assert not folder.exists()
-    done = project.snakemake(timeout=300)
+    done = project.snakemake(timeout=LIMIT_S)
     assert done.returncode == 0, done.stdout
     started = jobs(done.stdout)[0]
     assert "run pca on tiny / all, seed 0" in started

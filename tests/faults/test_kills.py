@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults.conftest import Faulty, jobs, kill, wait_for
+from tests.faults.conftest import LIMIT_S, Faulty, jobs, kill, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.workflow]
 
@@ -58,7 +58,7 @@ def test_snakemake_and_its_job_are_killed_in_every_stage(tmp_path, undisturbed):
             assert project.snakemake("--unlock").returncode == 0
         else:
             project.unlock()
-    done = project.snakemake(timeout=300)
+    done = project.snakemake(timeout=LIMIT_S)
     assert done.returncode == 0, done.stdout
     started, last = jobs(done.stdout)
     assert not started & finished

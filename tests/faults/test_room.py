@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.faults.conftest import Faulty, jobs
+from tests.faults.conftest import LIMIT_S, Faulty, jobs
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.workflow]
 
@@ -24,7 +24,7 @@ def test_a_full_disk_fails_the_job_and_the_next_run_makes_the_file(tmp_path, und
         [sys.executable, "-m", "snakemake", "--configfile", "test.yaml", "--cores", "2", "-q", "--",
          target],
         cwd=project.root, preexec_fn=limited(whole // 2), capture_output=True, text=True,
-        timeout=200,
+        timeout=LIMIT_S,
     )  # fmt: skip
     output = done.stdout + done.stderr
     assert done.returncode != 0
