@@ -1,5 +1,4 @@
 # morebench: MoRE and its competitors on single-cell multi-omics data, in one DAG.
-import shutil
 from pathlib import Path
 
 from snakemake.utils import min_version
@@ -36,7 +35,7 @@ rule all:
 
 
 onsuccess:
-    shutil.rmtree(RESULTS / "partial", ignore_errors=True)  # of an earlier run that failed
+    tidy()
     print(f"\nThe report is {PATHS.report}; the tables are in {RESULTS / 'tables'}.")
 
 

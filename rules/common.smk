@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -21,6 +22,7 @@ from morebench.data.sources import local_files
 from morebench.data.spec import Partial, splits_of
 from morebench.digest import code_digest
 from morebench.errors import MorebenchError
+from morebench.files import TEMPORARY, atomic_path
 from morebench.paths import Paths
 from morebench.robustness.plan import curves
 from morebench.selftest.plan import DATASET as SELFTEST
@@ -60,6 +62,8 @@ os.environ.update(
     PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
 )
 SCRIPTS = ROOT / "workflow_scripts"
+# A job is a child of Snakemake itself, not of a shell, and so ends with it (job.py).
+shell.prefix("set -euo pipefail; exec ")
 
 
 wildcard_constraints:
@@ -407,6 +411,16 @@ def written_last():
     return PATHS.report.stat().st_mtime >= max(m.stat().st_mtime for m in made)
 
 
+def tidy():
+    """After a run that ended well: remove what earlier ones that were killed left half written."""
+    for path in list(RESULTS.rglob(f"{TEMPORARY}*")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)  # it may stand in one that is gone already
+        else:
+            path.unlink(missing_ok=True)
+    shutil.rmtree(RESULTS / "partial", ignore_errors=True)
+
+
 def salvage():
     """After a failed job: tables of what exists, in a folder of their own."""
     if written_last():
@@ -417,9 +431,9 @@ def salvage():
         )
         return
     partial = RESULTS / "partial"
-    partial.mkdir(parents=True, exist_ok=True)
     resolved = partial / "config.json"
-    resolved.write_text(json.dumps(settings_of.resolved(CONFIG), default=list))
+    with atomic_path(resolved) as temporary:
+        temporary.write_text(json.dumps(settings_of.resolved(CONFIG), default=list))
     script = SCRIPTS / "aggregate.py"
     command = [sys.executable, "-P", script, resolved, partial / "run.json", "--results", RESULTS]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -8,10 +8,12 @@ import typer
 from morebench import job
 from morebench.aggregate import write_tables
 from morebench.config import load_file
+from morebench.files import verify
 
 
 def main(config: Path, run: Path, results: Annotated[Path | None, typer.Option()] = None) -> None:
     """Write the tables beside ``run``; what is missing stands in them as missing."""
+    verify(config)
     write_tables(load_file(config), results or config.parent, run.parent)
 
 

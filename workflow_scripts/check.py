@@ -5,7 +5,8 @@ from pathlib import Path
 
 from morebench import job
 from morebench.aggregate import not_accepted
-from morebench.io.atomic import atomic_path, read_tsv
+from morebench.files import atomic_path
+from morebench.io.atomic import read_tsv
 
 
 def main(manifest: Path, failures: Path, output: Path) -> None:

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pandas as pd
 import typer
 
 from morebench import job
-from morebench.io.atomic import read_json
+from morebench.files import read_json
+from morebench.io.atomic import read_parquet
 from morebench.plots.qc import draw_qc
 from morebench.plots.style import save_figure
 from morebench.provenance import figure_source
@@ -29,9 +29,9 @@ def main(
     # The cut-offs were applied to the base's counts; a derived dataset shows what is left of them.
     thresholds = [] if "derived" in told else told["thresholds"]
     figure = draw_qc(
-        pd.read_parquet(cells),
-        pd.read_parquet(genes),
-        pd.read_parquet(top_genes),
+        read_parquet(cells),
+        read_parquet(genes),
+        read_parquet(top_genes),
         np.array(read_json(facts)["pca_variance_ratio"]),
         thresholds,
         title=title,

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import typer
 
 from morebench import job
+from morebench.io.atomic import read_parquet
 from morebench.plots.style import save_figure
 from morebench.plots.umap_grid import draw_umap_grid
 from morebench.provenance import figure_source
@@ -21,7 +21,7 @@ def main(
     config_hash: Annotated[str, typer.Option(envvar="MOREBENCH_CONFIG_HASH")],
 ) -> None:
     """Write the SVG and its PNG preview."""
-    found = pd.read_parquet(table)
+    found = read_parquet(table)
     first = found.drop_duplicates("method")
     states = dict(zip(first["method"].astype(str), first["state"].astype(str), strict=True))
     coordinates = found[found["state"] == "ok"].reset_index(drop=True)

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from morebench import job
+from morebench.files import atomic_directory
 from morebench.frozen import input_features
-from morebench.io.atomic import atomic_directory
 from morebench.shards import features_part
 
 

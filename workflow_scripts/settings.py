@@ -7,7 +7,7 @@ import yaml
 
 from morebench import job
 from morebench.config import load
-from morebench.io.atomic import atomic_path
+from morebench.files import atomic_path
 
 
 def main(output: Path, config: str) -> None:

@@ -20,6 +20,7 @@ from morebench import runner
 from morebench.config import Config, Method, backbone_of, backbones_of, load
 from morebench.contract import MethodOutput
 from morebench.data.spec import splits_of
+from morebench.files import atomic_directory
 from morebench.io.outputs import Status, read_output
 from morebench.paths import Paths
 from morebench.plan import Run
@@ -119,9 +120,9 @@ def make_world(root: Path, cells: AnnData, config: Config, *, threads: int = 1) 
             texts=paths.feature_cache / "texts", threads=threads, device="cpu",
         )  # fmt: skip
         folder = paths.features(DATASET, "all", slug)
-        folder.mkdir(parents=True)
-        for file in files:
-            shutil.copyfile(file, folder / file.name)
+        with atomic_directory(folder) as directory:
+            for file in files:
+                shutil.copyfile(file, directory / file.name)
     return paths
 
 

@@ -11,11 +11,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import platform
+import signal
 import sys
 import traceback
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from morebench.files import read_json, verify, write_json
+from morebench.job import die_with_parent
 
 TASK_FILE = "task.json"
 RESULT_FILE = "result.json"
@@ -25,15 +29,6 @@ LABELS_FILE = "labels.parquet"
 ALL_GENES_FILE = "all_genes.h5mu"
 FEATURES_DIR = "features"
 PRETRAINED_FILE = "pretrained.safetensors"
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies, so that no orphan runs on."""
-    if sys.platform == "linux":
-        import ctypes
-        import signal
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def _versions(packages: list[str]) -> dict[str, str]:
@@ -86,8 +81,8 @@ def run(directory: Path) -> dict[str, Any]:
     """
     from morebench import threads
 
-    task = json.loads((directory / TASK_FILE).read_text())
-    _write(directory / ABOUT_FILE, _versions(task["packages"]))
+    task = read_json(directory / TASK_FILE)
+    write_json(directory / ABOUT_FILE, _versions(task["packages"]))
     threads.limit(task["threads"])  # before anything that has a pool is imported
 
     from morebench.errors import Unavailable, Unsupported
@@ -100,6 +95,7 @@ def run(directory: Path) -> dict[str, Any]:
         if (directory / LABELS_FILE).exists():
             data.labels = read_labels(directory / LABELS_FILE, data.cell_ids)
         if (directory / ALL_GENES_FILE).exists():
+            verify(directory / ALL_GENES_FILE)
             data.all_genes_file = directory / ALL_GENES_FILE
         if (directory / FEATURES_DIR).is_dir():
             data.features_dir = directory / FEATURES_DIR
@@ -141,15 +137,9 @@ def run(directory: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Run the work directory named on the command line."""
-    _die_with_parent()
+    die_with_parent(signal.SIGKILL)
     directory = Path(sys.argv[1])
-    _write(directory / RESULT_FILE, run(directory))
-
-
-def _write(file: Path, content: dict[str, Any]) -> None:
-    part = file.with_name(f"{file.name}.part")
-    part.write_text(json.dumps(content, allow_nan=False))
-    part.rename(file)
+    write_json(directory / RESULT_FILE, run(directory))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import yaml
 from morebench.config import config_hash, load_file
 from morebench.environments import NOT_INSTALLED
 from morebench.errors import MorebenchError
-from morebench.io.atomic import atomic_directory, atomic_path, read_json
+from morebench.files import SIDECAR, atomic_directory, atomic_path, read_json, verify
 from morebench.io.outputs import STATUS_FILE, Status, read_status
 from morebench.provenance import ROOT
 
@@ -82,7 +82,7 @@ def write_crate(results: Path, output: Path, *, root: Path = ROOT) -> int:
     if output.suffix == ".zip":
         _write_zip(output, files, content, datetime.fromisoformat(facts["finished"]))
     else:
-        with atomic_directory(output) as folder:
+        with atomic_directory(output, checksums=False) as folder:
             for name, path in files.items():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, folder / name)
@@ -123,7 +123,8 @@ def _code(root: Path) -> Iterator[tuple[str, Path]]:
 def _results(results: Path) -> Iterator[tuple[str, Path]]:
     for pattern in RESULTS:
         for path in sorted(results.glob(pattern)):
-            if path.is_file() and path.suffix != ".sha256":  # the crate has its own
+            if path.is_file() and path.suffix != SIDECAR:  # the crate has its own
+                verify(path)
                 yield path.relative_to(results).as_posix(), path
 
 
@@ -235,7 +236,10 @@ def _surroundings(statuses: list[Status]) -> str:
 
 def _write_zip(output: Path, files: Mapping[str, Path], metadata: bytes, when: datetime) -> None:
     """Write an archive whose bytes depend on its content alone: one date, one order."""
-    with atomic_path(output) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    with (
+        atomic_path(output, checksum=False) as temporary,
+        zipfile.ZipFile(temporary, "w") as archive,
+    ):
 
         def add(name: str, content: bytes) -> None:
             member = zipfile.ZipInfo(name, when.timetuple()[:6])

@@ -21,6 +21,14 @@ class ContractError(MorebenchError):
     """A file between two stages breaks its contract (shape, type, ids, order, values)."""
 
 
+class Damaged(MorebenchError):
+    """A file that we wrote is no longer what was written."""
+
+
+class NoRoom(MorebenchError):
+    """A file cannot be written: the disk is full, or a quota or limit is reached."""
+
+
 class Unsupported(MorebenchError):
     """A method cannot do what is asked (its status becomes ``unsupported``)."""
 

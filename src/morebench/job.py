@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -18,6 +19,14 @@ QUIET = (
 )
 
 
+def die_with_parent(number: signal.Signals) -> None:
+    """Ask Linux to send this process a signal when its parent dies, so that no orphan runs on."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, number)
+
+
 def run(main: Callable[..., Any]) -> None:
     """Run a script's ``main`` with its arguments from the command line.
 
@@ -26,6 +35,8 @@ def run(main: Callable[..., Any]) -> None:
     """
     import typer
 
+    # Snakemake was killed: what starts next makes the same files. A method is stopped first.
+    die_with_parent(signal.SIGTERM)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("morebench").setLevel(logging.INFO)
     for module, category in QUIET:

@@ -31,7 +31,7 @@ from morebench.child import (
     RESULT_FILE,
     TASK_FILE,
 )
-from morebench.io.atomic import atomic_directory, read_json, write_json
+from morebench.files import atomic_directory, copy, read_json, write_json
 from morebench.io.outputs import MODEL_FILE, OUTPUT_FILE, Status, write_status
 
 POLL_S = 0.1
@@ -257,6 +257,8 @@ def run(
     ------
     RetryWithMoreMemory
         Then nothing is written.
+    Damaged
+        A file to copy is not what was written.
     """
     from morebench.io.inputs import write_labels
 
@@ -264,7 +266,7 @@ def run(
     work = Path(tempfile.mkdtemp(prefix="morebench-"))
     try:
         for name, source in files.items():
-            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, work / name)
+            copy(source, work / name)
         if labels is not None:
             write_labels(work / LABELS_FILE, *labels)
         task = {k: settings[k] for k in ("entry", "outputs", "inductive", "packages", "params")}
@@ -291,9 +293,9 @@ def run(
             raise RetryWithMoreMemory(status.reason)
         with atomic_directory(output) as directory:
             if status.state == "ok":
-                shutil.copyfile(work / OUTPUT_FILE, directory / OUTPUT_FILE)
+                copy(work / OUTPUT_FILE, directory / OUTPUT_FILE)
                 if "model" in settings["outputs"]:
-                    shutil.copyfile(work / MODEL_FILE, directory / MODEL_FILE)
+                    copy(work / MODEL_FILE, directory / MODEL_FILE)
             write_status(directory, status)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -19,7 +19,7 @@ import pandas as pd
 
 from morebench.contract import MethodInput, MethodOutput
 from morebench.errors import ConfigError, ContractError
-from morebench.io.atomic import atomic_directory
+from morebench.files import atomic_directory
 from morebench.io.inputs import cut_input, read_input, read_obs, shape_of
 from morebench.io.outputs import (
     MODEL_FILE,
@@ -154,7 +154,8 @@ def features_part(input_file: Path, part: str) -> tuple[MethodInput, Background 
 def _cut_features(source: Path, rows: np.ndarray, target: Path) -> None:
     from morebench.models.more.cache import find_features, put_features, read_sidecar
 
-    put_features(target, [find_features(source)[rows]], read_sidecar(source))
+    with atomic_directory(target) as directory:
+        put_features(directory, [find_features(source)[rows]], read_sidecar(source))
 
 
 def gather(

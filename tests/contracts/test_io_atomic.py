@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.seal import names, seal
 
 from morebench.errors import ContractError
 from morebench.io.atomic import (
@@ -24,10 +25,6 @@ from morebench.io.atomic import (
 
 class Stop(Exception):
     pass
-
-
-def names(folder):
-    return sorted(p.name for p in folder.iterdir())
 
 
 def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
@@ -114,6 +111,7 @@ def test_equal_content_is_an_equal_file(tmp_path_factory, content, data):
 def test_json_that_is_no_object(tmp_path, content):
     path = tmp_path / "status.json"
     path.write_bytes(content)
+    seal(path)
     with pytest.raises(ContractError, match="status.json"):
         read_json(path)
 

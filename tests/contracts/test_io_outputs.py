@@ -11,9 +11,10 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.seal import names, seal
 
 from morebench.contract import MethodOutput
-from morebench.errors import ContractError
+from morebench.errors import ContractError, Damaged
 from morebench.io.outputs import (
     MODEL_FILE,
     OUTPUT_FILE,
@@ -93,7 +94,7 @@ def test_what_is_written_is_read(tmp_path):
         assert getattr(found, kind).dtype == np.float32
     assert set(found.model) == {"weight", "steps"} and found.model["steps"] == 4
     np.testing.assert_array_equal(found.model["weight"], whole().model["weight"])
-    assert sorted(os.listdir(tmp_path)) == [MODEL_FILE, OUTPUT_FILE]
+    assert names(tmp_path) == [MODEL_FILE, OUTPUT_FILE]
 
 
 def test_a_model_that_cannot_be_kept_or_read_is_refused(tmp_path):
@@ -102,6 +103,7 @@ def test_a_model_that_cannot_be_kept_or_read_is_refused(tmp_path):
             write(tmp_path, only("model", {"w": bad}), ["model"])
     write(tmp_path, only("model", {"w": np.ones(3)}), ["model"])
     (tmp_path / MODEL_FILE).write_bytes(b"not safetensors")
+    seal(tmp_path / MODEL_FILE)
     with pytest.raises(ContractError, match="cannot be read as safetensors"):
         read(tmp_path, ["model"])
 
@@ -238,7 +240,7 @@ def test_a_failed_write_leaves_the_old_output(tmp_path):
     with pytest.raises(TypeError):
         write(tmp_path, whole(notes={"an array": np.ones(2)}))
     assert (tmp_path / OUTPUT_FILE).read_bytes() == before
-    assert sorted(os.listdir(tmp_path)) == [MODEL_FILE, OUTPUT_FILE]
+    assert names(tmp_path) == [MODEL_FILE, OUTPUT_FILE]
 
 
 def test_a_graph_of_any_sparse_form_is_kept(tmp_path):
@@ -264,6 +266,7 @@ def tampered(tmp_path):
         data = anndata.read_h5ad(tmp_path / OUTPUT_FILE)
         data = edit(data) or data
         data.write_h5ad(tmp_path / OUTPUT_FILE)
+        seal(tmp_path / OUTPUT_FILE)
         return tmp_path
 
     return change
@@ -356,8 +359,12 @@ def test_the_reader_refuses_values_that_the_writer_refuses(tampered):
 def test_the_reader_refuses_a_damaged_file(tmp_path):
     write(tmp_path, whole())
     os.truncate(tmp_path / OUTPUT_FILE, 2000)
+    with pytest.raises(Damaged, match=r"output\.h5ad: its SHA-256 is .* says .*delete it and run"):
+        read(tmp_path)
+    seal(tmp_path / OUTPUT_FILE)
     refused(["cannot be read as h5ad"], read, tmp_path)
     (tmp_path / OUTPUT_FILE).write_text("no\nHDF5")
+    seal(tmp_path / OUTPUT_FILE)
     refused(["cannot be read as h5ad"], read, tmp_path)
 
 
@@ -404,6 +411,7 @@ def test_an_unknown_state_is_neither_written_nor_read(tmp_path):
     write_status(tmp_path, status_of())
     content = json.loads((tmp_path / STATUS_FILE).read_text())
     (tmp_path / STATUS_FILE).write_text(json.dumps({**content, "state": "crashed"}))
+    seal(tmp_path / STATUS_FILE)
     with pytest.raises(ContractError, match="status.json: state 'crashed', expected one of"):
         read_status(tmp_path)
 
@@ -412,10 +420,12 @@ def test_a_status_with_other_keys_is_refused(tmp_path):
     write_status(tmp_path, status_of())
     content = json.loads((tmp_path / STATUS_FILE).read_text())
     (tmp_path / STATUS_FILE).write_text(json.dumps({**content, "truth": 1}))
+    seal(tmp_path / STATUS_FILE)
     with pytest.raises(ContractError, match=r"\['truth'\] differ"):
         read_status(tmp_path)
     del content["seed"]
     (tmp_path / STATUS_FILE).write_text(json.dumps(content))
+    seal(tmp_path / STATUS_FILE)
     with pytest.raises(ContractError, match=r"\['seed'\] differ"):
         read_status(tmp_path)
 

@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.seal import seal
 
 from morebench.errors import ContractError, DataError
 from morebench.io.counts import as_counts
@@ -218,6 +219,7 @@ def test_truth_comes_back_as_it_was(tmp_path):
     with pytest.raises(ContractError, match="'x-0' is not opaque"):
         write_truth(tmp_path / "e.parquet", truth(cell_id=truth()["original_id"]))
     truth().drop(columns="original_id").to_parquet(tmp_path / "f.parquet")
+    seal(tmp_path / "f.parquet")
     with pytest.raises(ContractError, match="original_id"):
         read_truth(tmp_path / "f.parquet")
 
@@ -299,6 +301,7 @@ def test_an_input_holds_nothing_else(place, words, tmp_path):
     with pytest.raises(ContractError, match=words):
         write_input(tmp_path / "all.h5ad", data)
     data.write_h5ad(tmp_path / "all.h5ad")
+    seal(tmp_path / "all.h5ad")
     with pytest.raises(ContractError, match=words):
         read_input(tmp_path / "all.h5ad")
 
@@ -351,9 +354,11 @@ def test_shown_labels_come_back_and_hidden_cells_do_not_stand_in_the_file(tmp_pa
 def test_labels_that_break_the_contract(tmp_path):
     path = tmp_path / "labels.parquet"
     pd.DataFrame({"cell_id": ["c000001", "c000001"], "label": ["T", "B"]}).to_parquet(path)
+    seal(path)
     with pytest.raises(ContractError, match="twice"):
         read_labels(path, opaque_ids(N))
     pd.DataFrame({"cell_id": ["c000001"], "label": [None]}).to_parquet(path)
+    seal(path)
     with pytest.raises(ContractError, match="without a label"):
         read_labels(path, opaque_ids(N))
     write_labels(path, opaque_ids(N + 1), np.array(["T"] * (N + 1), dtype=object))

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.seal import seal
 
-from morebench.errors import ContractError
+from morebench.errors import ContractError, Damaged
 from morebench.io.prepared import opaque_ids
 from morebench.io.splits import SPLIT_COLUMNS, read_split, split_hash, write_split
 
@@ -56,6 +57,9 @@ def test_an_edited_split_is_refused(edit, tmp_path):
     path = tmp_path / "partial.parquet"
     write_split(path, table(), {})
     EDITS[edit](table()).to_parquet(path, index=False)
+    with pytest.raises(Damaged, match="partial.parquet: its SHA-256 is .* damaged or edited"):
+        read_split(path)
+    seal(path)
     with pytest.raises(ContractError, match="partial.parquet: its hash is .*edited or damaged"):
         read_split(path)
 
@@ -64,6 +68,7 @@ def test_a_split_stored_in_another_way_is_the_same(tmp_path):
     path = tmp_path / "partial.parquet"
     write_split(path, table(), {})
     table()[list(SPLIT_COLUMNS)[::-1]].to_parquet(path, index=False, compression="gzip")
+    seal(path)
     assert list(read_split(path)["label"]) == list(table()["label"])
 
 
@@ -71,9 +76,11 @@ def test_a_sidecar_of_another_split_is_refused(tmp_path):
     write_split(tmp_path / "a.parquet", table(), {})
     write_split(tmp_path / "b.parquet", table(label=None), {})
     os.replace(tmp_path / "b.json", tmp_path / "a.json")
+    seal(tmp_path / "a.json")
     with pytest.raises(ContractError, match="its sidecar says"):
         read_split(tmp_path / "a.parquet")
     (tmp_path / "a.json").write_text("{}")
+    seal(tmp_path / "a.json")
     with pytest.raises(ContractError, match="its sidecar says None"):
         read_split(tmp_path / "a.parquet")
 
@@ -100,6 +107,7 @@ def test_a_missing_column_is_refused(tmp_path):
         write_split(tmp_path / "a.parquet", table().drop(columns="scored"), {})
     write_split(tmp_path / "a.parquet", table(), {})
     table().drop(columns="scored").to_parquet(tmp_path / "a.parquet")
+    seal(tmp_path / "a.parquet")
     with pytest.raises(ContractError, match=r"lacks the columns \['scored'\]"):
         read_split(tmp_path / "a.parquet")
 

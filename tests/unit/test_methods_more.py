@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from tests.seal import seal
 
 from morebench import runner
 from morebench.config import Method, backbone_of, backbones_of, load, methods_of
@@ -87,10 +88,12 @@ def folder(tmp_path_factory):
             data = mudata.MuData(parts)
             data.obs["batch"] = BATCH
             data.write(made / f"{name}.h5mu")
+        seal(made / f"{name}.h5mu")
     frozen_features(
         x, GENES, GENES, fit_visible=VISIBLE, backbone=tiny_backbone(), k=4,
         directory=made / "features",
     )  # fmt: skip
+    seal(made / "features")
     return made
 
 

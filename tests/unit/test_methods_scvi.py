@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from safetensors.numpy import save_file
+from tests.seal import seal
 
 from morebench.contract import MethodInput
 from morebench.errors import ContractError, DataError, Unsupported
@@ -124,7 +125,7 @@ def test_scanvi_from_a_fitted_scvi_is_the_same_as_with_its_own(tmp_path_factory)
     own = scanvi_run(data)
     weights = tmp_path_factory.mktemp("model") / "model.safetensors"
     save_file(scvi_run(data).model, weights)
-    data.pretrained_file = weights
+    data.pretrained_file = seal(weights)
     read = scanvi_run(data)
     np.testing.assert_array_equal(read.embedding, own.embedding)
     pd.testing.assert_frame_equal(read.probabilities, own.probabilities)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from tests.seal import seal
 
-from morebench.errors import ContractError, DataError
+from morebench.errors import ContractError, Damaged, DataError
 from morebench.models.more import cache, extract
 from morebench.models.more.backbone import Backbone
 from morebench.models.more.tokens import background, choose_tokens
@@ -160,6 +161,32 @@ def test_a_partial_file_of_another_precision_is_not_continued(tmp_path, monkeypa
     assert seen[0] == 16
 
 
+@pytest.mark.parametrize("where", ["rows", "hashes"])
+def test_a_partial_file_that_was_damaged_is_not_continued(tmp_path, monkeypatch, where):
+    monkeypatch.setattr(cache, "CHUNK_BATCHES", 2)
+    whole = run(tmp_path / "whole").copy()
+
+    def kill(done, n):
+        if done == 32:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(tmp_path / "part", progress=kill)
+    (rows,) = (tmp_path / "part").glob("*.partial.f16")
+    (progress,) = (tmp_path / "part").glob("*.partial.json")
+    if where == "rows":
+        x_nf = np.memmap(rows, dtype=np.float16, mode="r+", shape=whole.shape)
+        x_nf[np.flatnonzero(np.asarray(x_nf).any(1))[-1], 3] += 1
+        x_nf.flush()
+    else:
+        state = json.loads(progress.read_text())
+        progress.write_text(json.dumps({**state, "sha256": state["sha256"][:1]}))
+    seen = []
+    found = run(tmp_path / "part", progress=lambda done, n: seen.append(done))
+    assert seen[0] == 16, "it went on from what was damaged"
+    np.testing.assert_array_equal(found, whole)
+
+
 def damage_truncate(path):
     path.write_bytes(path.read_bytes()[:-4])
 
@@ -179,7 +206,7 @@ def test_a_damaged_cache_is_refused_and_rebuilt(tmp_path, damage):
     whole = run(tmp_path).copy()
     (path,) = tmp_path.glob("*.features.f16")
     damage(path)
-    with pytest.raises(ContractError, match=r"features.f16: (\d+ bytes|SHA-256)"):
+    with pytest.raises(Damaged, match=r"features.f16: (\d+ bytes|its SHA-256)"):
         cache.find_features(tmp_path)
     backbone = tiny()
     np.testing.assert_array_equal(run(tmp_path, backbone), whole)
@@ -196,6 +223,9 @@ def test_a_sidecar_of_another_key_is_refused(tmp_path):
     with pytest.raises(ContractError, match="key is"):
         cache.open_features(tmp_path, other)
     path.write_text("{")
+    with pytest.raises(Damaged, match="features.json: its SHA-256"):
+        cache.open_features(tmp_path, sidecar["key"])
+    seal(path)
     with pytest.raises(ContractError, match="not JSON"):
         cache.open_features(tmp_path, sidecar["key"])
     assert run(tmp_path).shape == (N, 32)

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from tests.seal import names, seal
 
-from morebench.errors import ConfigError, ContractError
+from morebench.errors import ConfigError, ContractError, Damaged
 from morebench.models.more.model import MoRE
 from morebench.models.more.settings import Settings
 
@@ -101,6 +102,7 @@ def test_weights_of_a_backbone_that_changed_are_refused(tmp_path):
     content = json.loads(file.read_text())
     content["source"]["weights_sha256"] = "0" * 64
     file.write_text(json.dumps(content))
+    seal(file)
     again = MoRE.load(tmp_path / "m", device="cpu")
     with pytest.raises(ContractError, match="backbone random: weights .* valid: 0000"):
         again.embed(planted())
@@ -108,7 +110,7 @@ def test_weights_of_a_backbone_that_changed_are_refused(tmp_path):
 
 def test_there_is_no_pickle_in_the_folder(saved):
     _, _, folder = saved
-    assert sorted(p.name for p in folder.iterdir()) == ["model.json", "model.safetensors"]
+    assert names(folder) == ["model.json", "model.safetensors"]
     whole = (folder / "model.safetensors").read_bytes()
     size = int.from_bytes(whole[:8], "little")
     header = json.loads(whole[8 : 8 + size])
@@ -138,7 +140,7 @@ def test_damaged_arrays_are_refused(saved, tmp_path):
     content = bytearray(file.read_bytes())
     content[-5] ^= 1
     file.write_bytes(bytes(content))
-    with pytest.raises(ContractError, match="is not the file that model.json names"):
+    with pytest.raises(Damaged, match="model.safetensors: its SHA-256 is .* model.json says"):
         MoRE.load(folder, device="cpu")
 
 
@@ -147,6 +149,9 @@ def test_a_cut_json_is_refused(saved, tmp_path, cut):
     folder = copied(saved[2], tmp_path)
     file = folder / "model.json"
     file.write_text(file.read_text()[:cut])
+    with pytest.raises(Damaged, match="model.json: its SHA-256"):
+        MoRE.load(folder, device="cpu")
+    seal(file)
     with pytest.raises(ContractError, match="not JSON"):
         MoRE.load(folder, device="cpu")
 
@@ -168,6 +173,7 @@ def test_another_format_and_missing_entries_are_refused(saved, tmp_path, key, va
     else:
         content[key] = value
     file.write_text(json.dumps(content))
+    seal(file)
     with pytest.raises(ContractError, match=message):
         MoRE.load(folder, device="cpu")
 
@@ -178,6 +184,7 @@ def test_settings_of_another_version_are_named(saved, tmp_path):
     content = json.loads(file.read_text())
     content["settings"]["n_layers"] = 3
     file.write_text(json.dumps(content))
+    seal(file)
     with pytest.raises(ConfigError, match="unknown setting 'n_layers'"):
         MoRE.load(folder, device="cpu")
 
@@ -189,4 +196,4 @@ def test_saving_again_replaces_the_model(saved, tmp_path):
     other.save(tmp_path / "m")
     again = MoRE.load(tmp_path / "m", device="cpu")
     np.testing.assert_array_equal(again.embed(data), other.embed(data))
-    assert len(list((tmp_path / "m").iterdir())) == 2
+    assert len(names(tmp_path / "m")) == 2

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.seal import names
 
 from morebench.errors import ContractError
 from morebench.plots import style
@@ -43,7 +44,7 @@ def test_same_data_gives_the_same_bytes(tmp_path):
         first = (tmp_path / f"a{suffix}").read_bytes()
         assert (tmp_path / f"again{suffix}").read_bytes() == first
         assert (tmp_path / f"b{suffix}").read_bytes() == first
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+    assert names(tmp_path) == sorted(
         f"{stem}{suffix}" for stem in ("a", "again", "b") for suffix in (".svg", ".png")
     )
 
@@ -99,7 +100,7 @@ def test_a_failed_write_leaves_the_old_figure(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         style.save_figure(broken, target, source=SOURCE)
     assert target.read_bytes() == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "a.svg"]
+    assert names(tmp_path) == ["a.png", "a.svg"]
 
 
 @pytest.mark.parametrize(

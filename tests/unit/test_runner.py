@@ -21,6 +21,7 @@ import pandas as pd
 import psutil
 import pytest
 import scipy.sparse as sp
+from tests.seal import names, seal
 
 from morebench import runner, threads
 from morebench.config import Method
@@ -53,7 +54,9 @@ def look(data, *, seed, threads, names, word):
     labels = None if data.labels is None else [v for v in data.labels]
     return _good(data, parameters_trained=7, parameters_frozen=11, notes={
         "environment": {k: os.environ.get(k) for k in names}, "cwd": os.getcwd(),
-        "files": sorted(p.name for p in Path(os.environ["TMPDIR"]).iterdir()),
+        "files": sorted(
+            p.name for p in Path(os.environ["TMPDIR"]).iterdir() if p.suffix != ".sha256"
+        ),
         "labels": labels, "seed": seed, "threads": threads, "word": word,
         "all_genes": str(data.all_genes_file), "path": sys.path,
     })
@@ -180,7 +183,7 @@ def test_pca_end_to_end(call, folder, tmp_path):
     method = Method("pca", METHODS["pca"], {"n_components": 3})
     status = call("pca", settings=method.settings())
     assert (status.state, status.reason) == ("ok", ""), log_of(tmp_path)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["output.h5ad", "status.json"]
+    assert names(tmp_path / "out") == ["output.h5ad", "status.json"]
     assert read_status(tmp_path / "out") == status
     output = read_output(tmp_path / "out", IDS, G, ["embedding"])
     given = anndata.read_h5ad(folder / "input.h5ad")
@@ -203,6 +206,7 @@ def test_what_the_process_sees(call, tmp_path, monkeypatch, folder):
     names = [*threads.VARIABLES, *OUTSIDE, "PYTHONHASHSEED"]
     labels = np.array(["t1" if i < 10 else None for i in range(N)], dtype=object)
     (tmp_path / "prepared").write_text("all genes")
+    seal(tmp_path / "prepared")
     status = call(
         "look",
         limits=(3, 4000, 50),
@@ -236,7 +240,7 @@ def expect(call, tmp_path, name, state, reason, **more):
     (tmp_path / "out/output.h5ad").write_text("of an earlier run")
     status = call(name, **more)
     assert status.state == state and reason in status.reason, log_of(tmp_path)
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["status.json"]
+    assert names(tmp_path / "out") == ["status.json"]
     assert read_status(tmp_path / "out") == status
     return status
 
@@ -427,7 +431,7 @@ def test_the_task_file_is_all_that_a_method_is_told(call, tmp_path, monkeypatch)
     found = {}
 
     def stop(command, environment, limits, log, cwd):
-        found.update(json.loads((cwd / "task.json").read_text()), files=sorted(os.listdir(cwd)))
+        found.update(json.loads((cwd / "task.json").read_text()), files=names(cwd))
         return Watched(1, "", 0, 0, 0)
 
     monkeypatch.setattr(runner, "watch", stop)

@@ -158,10 +158,10 @@ def settings(
         return
     if not page.is_file():
         raise DataError(f"--page: there is no file {page}")
-    from morebench.io.atomic import atomic_path
+    from morebench.files import atomic_path
 
     text = tables.with_tables(page.read_text(), str(page))
-    with atomic_path(page) as temporary:
+    with atomic_path(page, checksum=False) as temporary:
         temporary.write_text(text)
 
 

@@ -12,7 +12,9 @@ import pandas as pd
 from morebench.config import closest
 from morebench.data.raw import check_layer, readable
 from morebench.errors import ConfigError, DataError, listed
-from morebench.io.atomic import atomic_path, write_parquet, write_tsv
+from morebench.files import atomic_path
+from morebench.io.atomic import write_parquet, write_tsv
+from morebench.io.hdf5 import check_hdf5
 
 if TYPE_CHECKING:
     from morebench.models.more.annotate import Annotation
@@ -91,6 +93,7 @@ def read_cells(path: Path, layer: str | None) -> Any:
     import mudata
 
     with readable(path, "data"), mudata.set_options(pull_on_update=False):
+        check_hdf5(path, "data")
         is_h5ad = path.suffix == ".h5ad"
         cells = anndata.read_h5ad(path) if is_h5ad else mudata.read_h5mu(path)
     for name, part in ({"rna": cells} if is_h5ad else dict(cells.mod)).items():

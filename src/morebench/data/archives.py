@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from morebench.errors import DataError, listed
-from morebench.io.atomic import atomic_directory
+from morebench.files import atomic_directory
 
 GZIP = b"\x1f\x8b"
 MAX_BYTES = 1 << 40
@@ -192,7 +192,7 @@ def unpack(
     seen: list[str] = []
     with (
         open_binary(archive, max_bytes=max_bytes, max_ratio=max_ratio) as stream,
-        atomic_directory(folder) as temporary,
+        atomic_directory(folder, checksums=False) as temporary,
     ):
         try:
             with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from morebench.errors import DataError, listed
-from morebench.io.atomic import write_json
+from morebench.files import write_json
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 KEYS = ("sha256", "size", "url")
@@ -101,7 +101,8 @@ def write_lock(path: str | Path, entries: Mapping[str, Entry]) -> None:
             missing = _missing(path, entries)
             if missing:
                 known = read_lock(path) | missing
-                write_json(path, {name: asdict(entry) for name, entry in known.items()})
+                content = {name: asdict(entry) for name, entry in known.items()}
+                write_json(path, content, checksum=False)  # people edit and commit it
     except OSError as error:
         raise DataError(
             f"{path}: cannot be written ({error.strerror}), and lacks {listed(entries)}; "

@@ -20,6 +20,7 @@ from morebench.data.sources import (
 )
 from morebench.data.spec import DatasetConfig
 from morebench.errors import DataError
+from morebench.io.hdf5 import check_hdf5
 
 
 @dataclass
@@ -43,6 +44,8 @@ def _peek_h5ad(path: str, layer: str | None, where: str) -> _Seen:
     import h5py
 
     found = file_of(path, where, (".h5ad",))
+    with readable(found, where):
+        check_hdf5(found, where)
     with readable(found, where), h5py.File(found) as file:
         if "mod" in file:
             raise DataError(f"{where}: {found} holds several modalities: name it .h5mu")
@@ -54,6 +57,8 @@ def _peek_h5mu(dataset: DatasetConfig, where: str) -> tuple[pd.DataFrame, dict[s
     from anndata.io import read_elem
 
     path = file_of(str(dataset.path), where)
+    with readable(path, where):
+        check_hdf5(path, where)
     with readable(path, where), h5py.File(path) as file:
         obs = read_elem(file["obs"])
         order = file["mod"].attrs.get("mod-order", list(file["mod"]))

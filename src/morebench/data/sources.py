@@ -17,6 +17,7 @@ from morebench.data.readers.h5ad import read_h5ad
 from morebench.data.spec import DatasetConfig, resolve
 from morebench.data.strict import Modality as ModalityName
 from morebench.errors import DataError, listed
+from morebench.io.hdf5 import check_hdf5
 from morebench.registry import DATASETS
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def _from_path(dataset: DatasetConfig, where: str) -> tuple[pd.DataFrame, dict[s
 
         path = file_of(str(paths), where)
         with readable(path, where), mudata.set_options(pull_on_update=False):
+            check_hdf5(path, where)
             data = mudata.read_h5mu(path)
         chosen = modality_names(dataset, data.mod, where)
         parts = {m: data.mod[key] for m, key in chosen.items()}

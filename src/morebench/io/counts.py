@@ -22,11 +22,16 @@ def as_counts(matrix: Any, where: str) -> sp.csr_matrix:
     Raises
     ------
     DataError
-        If a value is NaN, infinite, negative or not an integer.
+        If a value is NaN, infinite, negative or not an integer, or an index is outside the matrix.
     """
     kind = np.dtype(getattr(matrix, "dtype", object))
     if kind.kind not in "biuf":
         raise DataError(f"{where}: values of type {kind}, expected integer counts")
+    if sp.issparse(matrix) and matrix.format in ("csr", "csc"):
+        try:  # scipy's compiled code trusts the indices and would write anywhere
+            matrix.check_format(full_check=True)
+        except ValueError as error:
+            raise DataError(f"{where}: no valid sparse matrix: {error}") from error
     counts = sp.csr_matrix(matrix)
     counts.sum_duplicates()
     values = np.asarray(counts.data)

@@ -10,8 +10,10 @@ import pandas as pd
 
 from morebench.contract import MethodInput
 from morebench.errors import ContractError
-from morebench.io.atomic import atomic_path, read_parquet, write_parquet
+from morebench.files import atomic_path, verify
+from morebench.io.atomic import read_parquet, write_parquet
 from morebench.io.counts import as_counts
+from morebench.io.hdf5 import check_hdf5
 from morebench.io.prepared import check_ids
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ def read_input(path: str | Path) -> MethodInput:
     """Read the input of a split as a method is given it, without labels."""
     import anndata
 
+    verify(path)
+    check_hdf5(path, "input")
     data = anndata.read_h5ad(path)
     check_input(data, str(path))
     return MethodInput(
@@ -78,6 +82,7 @@ def cut_input(path: str | Path, rows: np.ndarray | slice, target: str | Path) ->
     import h5py
     from anndata.io import read_elem, sparse_dataset
 
+    verify(path)
     with h5py.File(path) as file:
         data = anndata.AnnData(
             sparse_dataset(file["X"])[rows],
@@ -92,6 +97,7 @@ def shape_of(path: str | Path) -> tuple[int, int]:
     """Return the numbers of cells and genes of an input, from its header alone."""
     import h5py
 
+    verify(path)
     with h5py.File(path) as file:
         n, g = file["X"].attrs["shape"]
     return int(n), int(g)
@@ -102,6 +108,7 @@ def read_obs(path: str | Path) -> pd.DataFrame:
     import h5py
     from anndata.io import read_elem
 
+    verify(path)
     with h5py.File(path) as file:
         return read_elem(file["obs"])
 

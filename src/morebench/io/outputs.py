@@ -14,7 +14,8 @@ import scipy.sparse as sp
 
 from morebench.contract import MethodOutput
 from morebench.errors import ContractError
-from morebench.io.atomic import atomic_path, read_json, write_json
+from morebench.files import atomic_path, read_json, verify, write_json
+from morebench.io.hdf5 import check_hdf5
 from morebench.registry import OUTPUT_KINDS, STATES
 
 STATUS_FILE = "status.json"
@@ -198,6 +199,7 @@ def read_model(path: str | Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    verify(path)
     try:
         return dict(load_file(path))
     except (OSError, SafetensorError) as error:
@@ -211,7 +213,9 @@ def read_output(
     import anndata
 
     path = Path(directory) / OUTPUT_FILE
+    verify(path)
     try:
+        check_hdf5(path, "output")
         data = anndata.read_h5ad(path)
     except Exception as error:  # h5py and anndata raise many kinds for a damaged file
         text = " ".join(str(error).split())

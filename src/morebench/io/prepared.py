@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from morebench.errors import ContractError
-from morebench.io.atomic import atomic_path, read_parquet, write_parquet
+from morebench.files import atomic_path, verify
+from morebench.io.atomic import read_parquet, write_parquet
 from morebench.io.counts import as_counts
+from morebench.io.hdf5 import check_hdf5
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -128,6 +130,8 @@ def read_prepared(path: str | Path) -> MuData:
     """Read a prepared dataset and check its contract."""
     import mudata
 
+    verify(path)
+    check_hdf5(path, "prepared")
     with mudata.set_options(pull_on_update=False):
         data = mudata.read_h5mu(path)
     check_prepared(data, None, str(path))

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from morebench.errors import ContractError
-from morebench.io.atomic import read_json, read_parquet, write_json, write_parquet
+from morebench.files import read_json, write_json
+from morebench.io.atomic import read_parquet, write_parquet
 from morebench.io.prepared import check_ids
 
 SPLIT_COLUMNS = ("cell_id", "fit_visible", "label", "scored")

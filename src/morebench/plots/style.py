@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from morebench.errors import ContractError
-from morebench.io.atomic import atomic_path
+from morebench.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

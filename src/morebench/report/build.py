@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from morebench.errors import ContractError, listed
-from morebench.io.atomic import atomic_path
+from morebench.files import atomic_path
 from morebench.plots.selftest import rising_metrics
 from morebench.registry import split_kind
 from morebench.report.context import ReportContext

@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from morebench.config import load_file
-from morebench.io.atomic import read_json, read_tsv
+from morebench.files import read_json, verify
+from morebench.io.atomic import read_tsv
 from morebench.paths import Paths
 from morebench.plan import pooled, scored
 from morebench.registry import METRICS, TASKS
@@ -126,6 +127,7 @@ def told_by_cell(manifest: pd.DataFrame, failures: pd.DataFrame) -> pd.DataFrame
 def read_context(results: Path) -> ReportContext:
     """Read tables, figures' paths and settings of a finished run."""
     config_file = results / "config.yaml"
+    verify(config_file)
     config, paths = load_file(config_file), Paths(results)
     tables = {name: paths.table(f"{name}.tsv") for name in TABLES}
     frames = {name: read_tsv(path) for name, path in tables.items()}

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from morebench.errors import DataError
+from morebench.files import verify
 from morebench.plots.style import PREVIEW_DPI, preview_path
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -40,11 +41,14 @@ def link_figure(svg: str | Path, out_html: Path, alt: str, embed: bool) -> Figur
     ------
     DataError
         If the SVG or its preview does not exist, or the preview is not a PNG.
+    Damaged
+        If one of them is not what was written.
     """
     preview = preview_path(svg)
     for path in (Path(svg), preview):
         if not path.is_file():
             raise DataError(f"{path}: the report shows this figure, but there is no such file")
+        verify(path)
     content = preview.read_bytes()
     if not content.startswith(_PNG_SIGNATURE):
         raise DataError(f"{preview}: expected a PNG, found {content[:8]!r}")

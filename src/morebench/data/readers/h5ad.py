@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from morebench.data.mapping import column
 from morebench.data.raw import check_layer
 from morebench.data.readers.stored import seekable
+from morebench.io.hdf5 import check_hdf5
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -37,11 +38,13 @@ def read_h5ad(
     import h5py
     from anndata.io import read_elem
 
-    with seekable(path) as plain, h5py.File(plain) as file:
-        held = file["raw"] if raw and layer is None and "raw" in file else file
-        check_layer(layer, "X" in held, list(file.get("layers", ())), where)
-        counts = read_elem(held["X"] if layer is None else file["layers"][layer])
-        obs, var = read_elem(file["obs"]), read_elem(held["var"])
+    with seekable(path) as plain:
+        check_hdf5(plain, where)
+        with h5py.File(plain) as file:
+            held = file["raw"] if raw and layer is None and "raw" in file else file
+            check_layer(layer, "X" in held, list(file.get("layers", ())), where)
+            counts = read_elem(held["X"] if layer is None else file["layers"][layer])
+            obs, var = read_elem(file["obs"]), read_elem(held["var"])
     data = anndata.AnnData(counts, obs=obs, var=var)
     if var_names is not None:
         names = column(data.var, var_names, f"{where}, var")

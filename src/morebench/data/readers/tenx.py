@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from morebench.data.readers.stored import seekable
+from morebench.io.hdf5 import check_hdf5
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -16,6 +17,7 @@ def read_10x(path: Path, where: str) -> AnnData:
     import scanpy as sc
 
     with seekable(path) as plain:
+        check_hdf5(plain, where)
         data = sc.read_10x_h5(plain, gex_only=False)
     data.var = data.var.rename(columns={"gene_ids": "gene_id"})
     return data

@@ -3,7 +3,8 @@
 Files of one cache begin with the first 16 digits of its key, the SHA-256 of all that its
 values depend on, so caches share a folder and a stale one is never taken for another:
 ``KEY.features.f16`` and ``KEY.features.json``; while it grows ``KEY.partial.f16``,
-``KEY.partial.json`` (rows done) and ``KEY.lock``. ``texts-*.npz`` keeps text vectors.
+``KEY.partial.json`` (rows done, with a hash of each chunk) and ``KEY.lock``. ``texts-*.npz``
+keeps text vectors.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from typing import Any, Literal
 import numpy as np
 import scipy.sparse as sp
 
-from morebench.errors import ContractError, DataError, listed
+from morebench.errors import ContractError, Damaged, DataError, listed
+from morebench.files import atomic_path, locked, read_json, sha256_file, write_json
 from morebench.models.more import tokens as tk
 from morebench.models.more.extract import Extractor
-from morebench.models.more.files import atomic_path, locked, read_json, sha256_file, write_json
 from morebench.models.more.frozen import Backbone
 
 LAYOUT = "1: mean hidden state, weighted mean token"
@@ -143,7 +144,7 @@ def _complete(folder: Path, key: str) -> bool:
     """Whether a cache is there and whole; one that is broken is removed."""
     try:
         open_features(folder, key)
-    except ContractError:
+    except (ContractError, Damaged):
         for kind in ("f16", "json"):
             (folder / f"{key[:16]}.features.{kind}").unlink(missing_ok=True)
         return False
@@ -160,17 +161,18 @@ def _fill(
     rows_f16, rows_json = stem.with_suffix(".partial.f16"), stem.with_suffix(".partial.json")
     step = CHUNK_BATCHES * extractor.batch_size
     same = {"key": sidecar["key"], "precision": extractor.backbone.precision, "shape": shape}
-    state = _resumed(rows_json, rows_f16, {**same, "chunk": step})
+    chunks = [extractor.order[start : start + step] for start in range(0, n, step)]
+    state = _resumed(rows_json, rows_f16, {**same, "chunk": step}, chunks)
     mode: Literal["r+", "w+"] = "r+" if state["done"] else "w+"
     x_nf = np.memmap(rows_f16, dtype=np.float16, mode=mode, shape=(n, shape[1]))
-    for start in range(state["done"], n, step):
+    for rows in chunks[len(state["sha256"]) :]:
         begun = time.perf_counter()
-        rows = extractor.order[start : start + step]
-        x_nf[rows] = extractor.features(rows)
+        x_nf[rows] = made = extractor.features(rows)
         x_nf.flush()
-        state["done"] = start + len(rows)
+        state["done"] += len(rows)
+        state["sha256"].append(_digest(made))
         state["seconds"] += time.perf_counter() - begun
-        write_json(rows_json, state)
+        write_json(rows_json, state, checksum=False)
         if progress is not None:
             progress(state["done"], n)
     del x_nf
@@ -190,17 +192,24 @@ def _fill(
     rows_json.unlink(missing_ok=True)
 
 
-def _resumed(rows_json: Path, rows_f16: Path, same: dict[str, Any]) -> dict[str, Any]:
-    """Progress of a run that was stopped, if it was the same and its file is whole."""
-    fresh = {**same, "done": 0, "seconds": 0.0}
+def _resumed(
+    rows_json: Path, rows_f16: Path, same: dict[str, Any], chunks: Sequence[np.ndarray]
+) -> dict[str, Any]:
+    """Progress of a run that was stopped, if it was the same and what it wrote is whole."""
+    fresh = {**same, "done": 0, "seconds": 0.0, "sha256": []}
     if not rows_json.exists() or not rows_f16.exists():
         return fresh
     try:
-        state = read_json(rows_json)
+        state = read_json(rows_json, checksum=False)
     except ContractError:
         return fresh
     whole = rows_f16.stat().st_size == 2 * same["shape"][0] * same["shape"][1]
     if not whole or any(state.get(name) != value for name, value in same.items()):
+        return fresh
+    x_nf = np.memmap(rows_f16, dtype=np.float16, mode="r", shape=tuple(same["shape"]))
+    done = chunks[: len(state.get("sha256", ()))]
+    hashes = [_digest(np.asarray(x_nf[rows])) for rows in done]
+    if not done or hashes != state["sha256"] or state.get("done") != sum(map(len, done)):
         return fresh
     return state
 
@@ -220,7 +229,7 @@ def put_features(
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / "rows.f16") as temporary:
+    with atomic_path(folder / "rows.f16", checksum=False) as temporary:
         rows, width = 0, like["shape"][1]
         with temporary.open("wb") as stream:
             for block in blocks:
@@ -245,7 +254,9 @@ def open_features(directory: str | Path, key: str) -> np.memmap:
     Raises
     ------
     ContractError
-        If the cache is not there, belongs to another key, or is broken.
+        If the cache is not there, or belongs to another key.
+    Damaged
+        If it is no longer what was written.
     """
     stem = Path(directory) / key[:16]
     sidecar = read_json(stem.with_suffix(".features.json"))
@@ -253,12 +264,13 @@ def open_features(directory: str | Path, key: str) -> np.memmap:
     if sidecar.get("key") != key:
         raise ContractError(f"{path}: key is {sidecar.get('key')}, expected {key}")
     n, width = sidecar["shape"]
+    remedy = f"delete the folder {path.parent} and run again"
     size = path.stat().st_size if path.exists() else 0
     if size != 2 * n * width:
-        raise ContractError(f"{path}: {size} bytes, expected {2 * n * width}; delete it")
+        raise Damaged(f"{path}: {size} bytes, expected {2 * n * width}; {remedy}")
     found = sha256_file(path)
     if found != sidecar["sha256"]:
-        raise ContractError(f"{path}: SHA-256 is {found}, expected {sidecar['sha256']}; delete it")
+        raise Damaged(f"{path}: its SHA-256 is {found}, expected {sidecar['sha256']}; {remedy}")
     return np.memmap(path, dtype=np.float16, mode="r", shape=(n, width))
 
 
@@ -268,7 +280,9 @@ def find_features(directory: str | Path) -> np.memmap:
     Raises
     ------
     ContractError
-        If there is none, or more than one, or it is broken.
+        If there is none, or more than one.
+    Damaged
+        If it is no longer what was written.
     """
     return open_features(directory, str(read_sidecar(directory).get("key")))
 

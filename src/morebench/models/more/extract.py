@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from morebench.models.more.files import atomic_path
+from morebench.errors import Damaged
+from morebench.files import atomic_path, locked, verify
 from morebench.models.more.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -123,23 +123,25 @@ def text_vectors(texts: Sequence[str], backbone: Backbone, folder: Path) -> np.n
     name = hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"texts-{name}.npz"
-    known = _read_vectors(path)
-    missing = sorted(set(texts) - known.keys())
-    if missing:
-        known.update(zip(missing, backbone.embed_texts(missing), strict=True))
-        names = np.frombuffer(json.dumps(list(known)).encode(), dtype=np.uint8)
-        with atomic_path(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, names=names, vectors=np.stack(list(known.values())))
+    with locked(folder / f"texts-{name}.lock"):  # of two jobs, one finds what the other made
+        known = _read_vectors(path)
+        missing = sorted(set(texts) - known.keys())
+        if missing:
+            known.update(zip(missing, backbone.embed_texts(missing), strict=True))
+            names = np.frombuffer(json.dumps(list(known)).encode(), dtype=np.uint8)
+            with atomic_path(path) as temporary, temporary.open("wb") as stream:
+                np.savez(stream, names=names, vectors=np.stack(list(known.values())))
     if not texts:
         return np.empty((0, backbone.width), dtype=np.float32)
     return np.stack([known[text] for text in texts])
 
 
 def _read_vectors(path: Path) -> dict[str, np.ndarray]:
-    """What is kept; nothing where the file is absent or broken (it is then written anew)."""
+    """What is kept; nothing where the file is absent or damaged (it is then written anew)."""
     try:
+        verify(path)
         with np.load(path, allow_pickle=False) as stored:
             names = json.loads(stored["names"].tobytes())
             return dict(zip(names, stored["vectors"], strict=True))
-    except (FileNotFoundError, zipfile.BadZipFile, ValueError, KeyError, EOFError):
+    except (FileNotFoundError, Damaged):
         return {}

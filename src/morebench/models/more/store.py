@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from morebench.errors import ContractError, listed
+from morebench.errors import ContractError, Damaged, listed
+from morebench.files import atomic_path, read_json, sha256_file, write_json
 from morebench.models.more.annotate import Annotator
 from morebench.models.more.expression import Expression
 from morebench.models.more.features import FeatureSource
-from morebench.models.more.files import atomic_path, read_json, sha256_file, write_json
 from morebench.models.more.inputs import FeatureBranch, Transforms
 from morebench.models.more.network import BranchSpec, Network
 from morebench.models.more.settings import Settings
@@ -149,7 +149,7 @@ def write_model(model: Any, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     arrays, content = to_state(model)
-    with atomic_path(folder / ARRAYS_FILE) as temporary:
+    with atomic_path(folder / ARRAYS_FILE, checksum=False) as temporary:  # the JSON has it
         temporary.write_bytes(save(arrays))
     content["arrays_sha256"] = sha256_file(folder / ARRAYS_FILE)
     write_json(folder / JSON_FILE, content)
@@ -161,7 +161,9 @@ def read_model(folder: Path, device: str) -> dict[str, Any]:
     Raises
     ------
     ContractError
-        A file is missing or damaged, or of another format.
+        A file is missing, or of another format.
+    Damaged
+        A file is not what was written.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -171,8 +173,12 @@ def read_model(folder: Path, device: str) -> dict[str, Any]:
             raise ContractError(f"{folder}: is no saved model: {name} is missing")
     content = read_json(folder / JSON_FILE)
     _check_content(content, str(folder / JSON_FILE), ("arrays_sha256", *_KEYS))
-    if sha256_file(folder / ARRAYS_FILE) != content["arrays_sha256"]:
-        raise ContractError(f"{folder / ARRAYS_FILE}: is not the file that {JSON_FILE} names")
+    found, told = sha256_file(folder / ARRAYS_FILE), content["arrays_sha256"]
+    if found != told:
+        raise Damaged(
+            f"{folder / ARRAYS_FILE}: its SHA-256 is {found}, {JSON_FILE} says {told}: it was "
+            "damaged, or is of another model; fit the model again"
+        )
     try:
         arrays = load_file(folder / ARRAYS_FILE)
     except SafetensorError as error:

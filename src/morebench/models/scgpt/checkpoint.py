@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from morebench.errors import ConfigError, DataError, Unsupported, listed
-from morebench.models.more.files import sha256_file
+from morebench.files import sha256_file
 from morebench.models.scgpt.network import ScGPT, Shape
 from morebench.models.scgpt.tokens import PAD_VALUE
 from morebench.models.scgpt.vocabulary import PAD, Vocabulary, read_vocabulary
