@@ -65,8 +65,6 @@ NodeName={gpu} Name=gpu Type=fake File=/dev/zero
 """
 
 
-
-
 def missing() -> str:
     """Return why no Slurm can be started here; empty where one can."""
     absent = [c for c in COMMANDS if _command(c) is None]
