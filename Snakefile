@@ -24,6 +24,7 @@ include: "rules/report.smk"
 localrules:
     all,
     settings,
+    download,
     web_report,
     check,
 
