@@ -69,6 +69,17 @@ def test_each_triplet_of_a_tar_is_a_sample_named_by_its_file(tmp_path):
         pd.testing.assert_frame_equal(frame(parts["rna"]), expected, check_dtype=False)
 
 
+def test_triplets_in_folders_are_samples_named_by_the_folder(tmp_path):
+    files = {f"{s}/{name}": c for s in ("s1", "s2") for name, c in triplet("", ONE).items()}
+    tar(tmp_path / "all.tar", files)
+    read = [{"files": "matrix.mtx.gz", "format": "mtx"}]
+    content = {"d": {"path": str(tmp_path / "all.tar"), "read": read}}
+    dataset = load({"datasets": content, "methods": {}}).datasets["d"]
+    obs, parts = read_files([tmp_path / "all.tar"], dataset, "d")
+    assert obs["sample"].tolist() == ["s1"] * 3 + ["s2"] * 3
+    assert parts["rna"].counts_mg.sum() == 2 * ONE.to_numpy().sum()
+
+
 def test_samples_keep_the_features_that_all_have(source):
     files = {"x.csv": ONE.to_csv().encode(), "y.csv": ONE[["C", "A"]].to_csv().encode()}
     obs, parts = source(files, [{"files": "*.csv", "format": "table", "rows": "cells"}])
@@ -264,3 +275,18 @@ def test_files_of_ones_own_are_read_like_downloads(tmp_path):
     dataset["path"] = str(tmp_path / "absent")
     config = load({"datasets": {"d": dataset}, "methods": {"pca": {}}})
     refused(lambda: load_data("d", config.datasets["d"]), "absent", "nor a folder of files")
+
+
+def test_a_real_file_is_the_same_through_a_reader_and_gzip(data_file, tmp_path):
+    plain = data_file("kang2018_pbmc_ctrl_8donors.h5ad")
+    zipped = tmp_path / "kang.h5ad.gz"
+    zipped.write_bytes(gzip.compress(plain.read_bytes(), 1))
+    common = {"batch": "batch", "labels": {"column": "cell_type", "source": "expert"}}
+    read = [{"files": "*.h5ad.gz", "format": "h5ad"}]
+    content = {"one": {"path": str(plain), **common}}
+    content["two"] = {"path": str(zipped), "read": read, **common}
+    config = load({"datasets": content, "methods": {}})
+    one, two = (load_data(name, config.datasets[name]) for name in content)
+    pd.testing.assert_frame_equal(one.obs, two.obs)
+    pd.testing.assert_frame_equal(frame(one.modalities["rna"]), frame(two.modalities["rna"]))
+    assert len(one.obs) == 6530

@@ -142,14 +142,18 @@ def _split(data: AnnData, entry: Read, files: Sequence[Path], where: str) -> dic
 
 
 def sample_of(path: Path, entry: Read, several: bool, where: str) -> str | None:
-    """Return the name of a file's sample; None where there is but one without a name."""
+    """Return the name of a file's sample; None where there is but one without a name.
+
+    By default it is the file's name, or its folder's where the file is a bare ``matrix.mtx``.
+    """
     if isinstance(entry.sample, Constant):
         return entry.sample.value
     if entry.sample is not None:
         return str(extracted(pd.Index([path.name]), entry.sample, "sample", where)[0])
     if not several:
         return None
-    return re.sub(r"[._-]?(matrix\.)?(mtx|h5|h5ad|csv|tsv|txt)(\.gz)?$", "", path.name)
+    stem = re.sub(r"[._-]?(matrix\.)?(mtx|h5|h5ad|csv|tsv|txt)(\.gz)?$", "", path.name)
+    return stem or path.parent.name
 
 
 def _stacked(parts: Sequence[Modality], where: str) -> Modality:
