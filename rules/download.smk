@@ -4,7 +4,6 @@
 # On clusters, compute nodes often reach no network: this runs where Snakemake does. It has no
 # retries, since the script tries again by itself, and a file that is not the locked one stays so.
 rule download:
-    localrule: True
     output:
         PATHS.downloaded("{dataset}"),
     log:
