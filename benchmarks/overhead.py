@@ -5,9 +5,10 @@
 Makes splits of a small simulated dataset, one job each and as little work as a job has. Snakemake's
 own CPU time is measured in runs with few and with many of these jobs: the slope is the cost of a
 job, the rest that of a run. The job's script is compared with a process that imports the same
-modules and calls the same functions, without shell and command line. On a cluster each submission
-starts Snakemake anew on the node: that start is measured too. Seconds are of CPU, since other work
-may share the machine. Exits with 1 if a job costs more than 1.5 s.
+modules and calls the same functions, without shell and command line. A method's job is compared
+with the method's process, whose time stands in its status; what watches it costs its own imports.
+On a cluster each submission starts Snakemake anew on the node: that start is measured too. Seconds
+are of CPU, since other work may share the machine. Exits with 1 if a job costs more than 1.5 s.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ def configuration(folder: Path, jobs: int) -> dict:
     dataset["params"] |= {"n_batches": jobs, "n_cells": 20 * jobs}
     dataset["splits"] = {"lobo": [f"batch{i + 1}" for i in range(jobs)]}
     dataset["tasks"] = ["annotation"]
+    config["methods"] = {"random": {"n_components": 5}}
+    config["seeds"] = list(range(REPEATS))
     config["results"] = os.path.relpath(folder / "results", ROOT)
     return config
 
@@ -74,8 +77,8 @@ def taken(command: list[str], folder: Path) -> float:
     return used.ru_utime + used.ru_stime
 
 
-def snakemake(folder: Path, words: list[str]) -> float:
-    """Run Snakemake and return the CPU seconds of its own process."""
+def snakemake(folder: Path, words: list[str]) -> tuple[float, float]:
+    """Run Snakemake and return the CPU seconds of its own process and of its jobs."""
     file = folder / "seconds.txt"
     options = ["--cores", "1", "--nolock", "--configfile", str(folder / "config.yaml")]
     with (folder / "log.txt").open("a") as log:
@@ -88,7 +91,8 @@ def snakemake(folder: Path, words: list[str]) -> float:
         )
     if done.returncode:
         sys.exit((folder / "log.txt").read_text()[-3000:])
-    return float(file.read_text().split()[0])
+    own, jobs = file.read_text().split()
+    return float(own), float(jobs)
 
 
 def main() -> None:
@@ -107,7 +111,7 @@ def main() -> None:
 
         splits = [f"lobo-{b}" for b in config["datasets"][DATASET]["splits"]["lobo"]]
         targets = [f"{config['results']}/splits/{DATASET}/{s}.parquet" for s in splits]
-        own = {n: snakemake(folder, ["--force", "--", *targets[:n]]) for n in (few, jobs)}
+        own = {n: snakemake(folder, ["--force", "--", *targets[:n]])[0] for n in (few, jobs)}
         scheduled = (own[jobs] - own[few]) / (jobs - few)
         once = own[few] - few * scheduled
 
@@ -123,21 +127,32 @@ def main() -> None:
 
         on_node = ["--mode", "remote", "--force", "--allowed-rules", "split", "--target-jobs"]
         on_node.append(f"split:dataset={DATASET},split={splits[0]}")
-        started = statistics.median(snakemake(folder, on_node) for _ in range(REPEATS))
-    each = scheduled + wrapped
+        started = statistics.median(snakemake(folder, on_node)[0] for _ in range(REPEATS))
+
+        snakemake(folder, ["--", f"{config['results']}/inputs/{DATASET}/all.h5ad"])
+        runs = [f"embeddings/{DATASET}/all/random/{seed}" for seed in range(REPEATS)]
+        _, spent = snakemake(folder, ["--", *(f"{config['results']}/{run}" for run in runs)])
+        statuses = [json.loads((results / run / "status.json").read_text()) for run in runs]
+        method = statistics.mean(s["cpu_s"] for s in statuses)
+        watched = spent / REPEATS - method
+    each, each_method = scheduled + wrapped, scheduled + watched
     print("| what | s of CPU |\n|---|---|")
     for what, seconds in {
         "a job's own work and imports": work,
         "scheduling, shell (Snakemake, a job)": scheduled,
         "command line, log, threads (script, a job)": wrapped,
         "overhead of a job": each,
+        "a method's process, imports included (random embedding)": method,
+        "shell, command line, what watches the process (a method's job)": watched,
+        "overhead of a method's job": each_method,
         "start of Snakemake (once a run)": once,
         "start of Snakemake on a node (twice a submission with Slurm)": started,
     }.items():
         print(f"| {what} | {seconds:.2f} |")
     print(json.dumps({"jobs": [few, jobs], "snakemake_s": own}))
-    print(f"\noverhead of a job {each:.2f} s (<= {MOST_S})")
-    sys.exit(each > MOST_S)
+    most = max(each, each_method)
+    print(f"\noverhead of a job at most {most:.2f} s (<= {MOST_S})")
+    sys.exit(most > MOST_S)
 
 
 if __name__ == "__main__":

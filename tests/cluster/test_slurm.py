@@ -40,8 +40,8 @@ def runs(slurm, tmp_path_factory, tiny_config):
     remote = Submitted(tmp_path_factory.mktemp("remote"), config)
     local = Project(tmp_path_factory.mktemp("local"), config)
     process = remote.start()
-    here = local.snakemake("--cores", "1")
-    code = process.wait(600)
+    here = local.snakemake("--cores", "1", timeout=1200)
+    code = process.wait(1200)
     return remote, code, local, here, submitted(slurm, before)
 
 
@@ -100,7 +100,7 @@ def test_a_job_that_fails_is_named_with_its_log(slurm, tmp_path, make_adata, con
     data.write_h5ad(tmp_path / "halves.h5ad")
     project = Submitted(tmp_path, config_of(str(tmp_path / "halves.h5ad")))
     before = set(slurm.jobs())
-    assert project.start("--", "results/prepared/d.h5mu").wait(120) != 0
+    assert project.start("--", "results/prepared/d.h5mu").wait(300) != 0
     (job,) = submitted(slurm, before)
     assert (job["Comment"], job["JobState"]) == ("rule_prepare_wildcards_d", "FAILED")
     told = project.output()
@@ -120,7 +120,7 @@ def test_a_cancelled_run_leaves_nothing_in_the_queue(slurm, tmp_path, tiny_confi
         assert process.poll() is None and time.monotonic() < end, project.output()
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) != 0
+    assert process.wait(120) != 0
     while slurm.active():
         assert time.monotonic() < end, slurm.jobs()
         time.sleep(0.1)
