@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -76,6 +77,7 @@ wildcard_constraints:
     shard=r"\d+",
 
 
+@cache
 def digest(name, *modules):
     """The code digest of a script and of what it calls by name.
 
