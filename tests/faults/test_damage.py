@@ -47,7 +47,6 @@ READERS = {
     "umap/*": ("draw_umap",),
     "tables/summary.tsv": ("draw_scores", "write_report"),
     "tables/manifest.tsv": ("check", "write_report"),
-    "tables/failures.tsv": ("check", "write_report"),
     "tables/run.json": ("write_report",),
     "tables/annotation_*.tsv": None,
     "tables/check.txt": None,
@@ -99,11 +98,11 @@ def call(project, script, words):
 
 
 def jobs_with(commands, script, name):
-    """Return the words of a script's jobs that name a file or its folder, or else of all."""
-    mine = [words for of, words in commands if of == script]
+    """Return the words of a script's jobs that read a file or its folder, or else of all."""
+    file, folder = f"results/{name}", f"results/{os.path.dirname(name)}"
+    mine = [w for of, w in commands if of == script and w[0] != folder]  # which it makes
     assert mine, f"no job of the run runs {script}"
-    places = (f"results/{name}", f"results/{os.path.dirname(name)}")
-    return [w for w in mine if any(p in " ".join(w) for p in places)] or mine
+    return [w for w in mine if file in " ".join(w) or folder in " ".join(w)] or mine
 
 
 def content(project):
@@ -113,7 +112,7 @@ def content(project):
 @contextmanager
 def damaged(path, damage):
     """Put a damaged copy into a file's place, and the file back: it may be shared by a link."""
-    kept, made = path.with_name("kept"), path.with_name("made")
+    kept, made = path.with_name(f"{path.name}.kept"), path.with_name(f"{path.name}.made")
     made.write_bytes(damage(path.read_bytes()))
     os.replace(path, kept)
     os.replace(made, path)
