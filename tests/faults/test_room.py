@@ -21,8 +21,7 @@ def test_a_full_disk_fails_the_job_and_the_next_run_makes_the_file(tmp_path, und
     whole = (undisturbed.root / "results/prepared/tiny.h5mu").stat().st_size
     project.start("--version").wait()  # writes the configuration
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--configfile", "test.yaml", "--cores", "2", "-q", "--",
-         target],
+        [sys.executable, "-m", "snakemake", "--configfile", "test.yaml", "--cores", "2", target],
         cwd=project.root, preexec_fn=limited(whole // 2), capture_output=True, text=True,
         timeout=LIMIT_S,
     )  # fmt: skip
