@@ -11,7 +11,7 @@ from morebench.data.features import make_input
 from morebench.data.spec import Features
 from morebench.io.atomic import write_json, write_parquet
 from morebench.io.inputs import write_input
-from morebench.io.prepared import read_prepared
+from morebench.io.prepared import open_prepared
 from morebench.io.splits import read_split
 
 
@@ -26,10 +26,11 @@ def main(
     """Write the input, the genes' table and the facts."""
     settings = Features.model_validate(json.loads(features))
     visible = read_split(split)["fit_visible"].to_numpy()
-    result = make_input(read_prepared(prepared), visible, settings, str(prepared))
+    data, counts = open_prepared(prepared)
+    result = make_input(data, visible, settings, str(prepared), counts)
     write_parquet(genes, result.genes)
     write_json(facts, result.facts)
-    write_input(output, result.data)
+    write_input(output, result.data, result.counts)
 
 
 if __name__ == "__main__":

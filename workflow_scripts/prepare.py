@@ -31,7 +31,7 @@ def main(
     write_parquet(cells, result.cells)
     write_parquet(genes, result.genes)
     write_json(facts, result.facts)
-    write_prepared(prepared, result.data, result.truth)
+    write_prepared(prepared, result.data, result.truth, result.counts)
 
 
 if __name__ == "__main__":

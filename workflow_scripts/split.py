@@ -9,7 +9,7 @@ import typer
 from morebench import job
 from morebench.data.spec import Derive, Partial
 from morebench.data.splits import make_split
-from morebench.io.prepared import read_prepared, read_truth
+from morebench.io.prepared import open_prepared, read_truth
 from morebench.io.splits import write_split
 
 
@@ -23,7 +23,7 @@ def main(
     derive: Annotated[str, typer.Option()] = "",
 ) -> None:
     """Write the split table and its sidecar."""
-    batch = read_prepared(prepared).obs["batch"].astype(str).to_numpy()
+    batch = open_prepared(prepared)[0].obs["batch"].astype(str).to_numpy()
     share = Partial.model_validate(json.loads(partial))
     change = Derive.model_validate(json.loads(derive)) if derive else None
     table, facts = make_split(split, held_out or None, read_truth(truth), batch, share, change)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from morebench.errors import ContractError
 from morebench.io.atomic import write_parquet
-from morebench.io.inputs import read_input
+from morebench.io.inputs import read_cells
 from morebench.io.outputs import read_output, read_status
 from morebench.io.prepared import read_truth
 from morebench.io.splits import read_split
@@ -60,9 +60,9 @@ def task_data(dataset: str, split: str, input_file: Path, split_file: Path, trut
 
     Returns
     -------
-    (MethodInput, TaskData)
+    (Cells, TaskData)
     """
-    given = read_input(input_file)
+    given = read_cells(input_file)
     truth, table = read_truth(truth_file), read_split(split_file)
     for path, ids in ((truth_file, truth["cell_id"]), (split_file, table["cell_id"])):
         if list(ids) != list(given.cell_ids):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from morebench.data.splits import usable
 from morebench.evaluate import Entrant, candidate
-from morebench.io.inputs import read_input
+from morebench.io.inputs import read_cells
 from morebench.io.prepared import read_truth
 from morebench.plots.umap_layout import compute_umap
 from morebench.sample import sample_rows
@@ -33,7 +33,7 @@ def umap_table(
         ``method, state, cell_id, batch, cell_type, x, y``: one row a method and cell; a
         method without an embedding has one row with its state and no cell.
     """
-    given, truth = read_input(input_file), read_truth(truth_file)
+    given, truth = read_cells(input_file), read_truth(truth_file)
     drawn = usable(truth)
     if not drawn.any():
         drawn[:] = True

@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from morebench.data.raw import Modality, Raw
 from morebench.data.spec import QC, DatasetConfig, Derive, Titrate
 from morebench.errors import DataError, listed
+from morebench.io.backed import in_memory
 
 _DEPTH, _DROPOUT, _TITRATE = range(3)
 
@@ -141,9 +142,10 @@ def derive_cells(raw: Raw, change: Derive, where: str) -> tuple[Raw, np.ndarray,
     facts: dict[str, Any] = {"from": change.base, "seed": change.seed, "counts": {}}
     for place, name in enumerate(sorted(raw.modalities)):
         part = raw.modalities[name]
-        counts_mg = lose_counts(part.counts_mg, change, place)
+        whole_mg = in_memory(part.counts_mg)
+        counts_mg = lose_counts(whole_mg, change, place)
         parts[name] = Modality(counts_mg, part.cells, part.var)
-        before, after = (np.asarray(c.sum(1)).ravel() for c in (part.counts_mg, counts_mg))
+        before, after = (np.asarray(c.sum(1)).ravel() for c in (whole_mg, counts_mg))
         emptied |= raw.obs.index.isin(part.cells[(before > 0) & (after == 0)])
         facts["counts"][name] = [int(before.sum()), int(after.sum())]
     if emptied.all():

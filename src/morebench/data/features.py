@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,14 @@ from morebench.data.pca import BLOCK, ScaledPCA
 from morebench.data.prepare import main_modality
 from morebench.data.spec import Features
 from morebench.errors import DataError, listed
+from morebench.io.backed import (
+    BackedCounts,
+    Counts,
+    blocks_of,
+    found_in,
+    in_memory,
+    without_counts,
+)
 from morebench.sample import sample_rows
 
 if TYPE_CHECKING:
@@ -31,7 +40,10 @@ class SplitInput:
     Attributes
     ----------
     data
-        Counts of the chosen genes, ``obsm['X_pca']``, batch, ``fit_visible``.
+        Counts of the chosen genes (zeros, where these stay in a file), ``obsm['X_pca']``, batch,
+        ``fit_visible``.
+    counts : (n, g) csr matrix, or in a file
+        Those counts.
     genes : (all genes that pass ``min_cells``, 6) DataFrame
         ``gene, n_cells, mean, dispersion, dispersion_norm, highly_variable``.
     facts
@@ -39,6 +51,7 @@ class SplitInput:
     """
 
     data: AnnData
+    counts: Counts
     genes: pd.DataFrame
     facts: dict[str, Any]
 
@@ -109,15 +122,23 @@ def choose_genes(
 
 
 def make_input(
-    prepared: MuData, fit_visible: np.ndarray, features: Features, where: str
+    prepared: MuData,
+    fit_visible: np.ndarray,
+    features: Features,
+    where: str,
+    in_file: Mapping[str, BackedCounts] | None = None,
 ) -> SplitInput:
     """Make the input that every method of a split is given; labels are not read.
+
+    In memory are the cells that genes and PCA are fitted on, and a block of the others.
 
     Parameters
     ----------
     prepared
         The prepared dataset, n cells.
     fit_visible : (n,) array of bool
+    in_file
+        Its counts by modality, where ``prepared`` does not hold them.
 
     Raises
     ------
@@ -133,28 +154,31 @@ def make_input(
             f"{where}: {prepared.n_obs - part.n_obs} cells lack {main}, which single-modality "
             "methods need; leave them out with 'exclude:'"
         )
-    counts = sp.csr_matrix(part.X)
+    counts: Counts = sp.csr_matrix(part.X) if in_file is None else in_file[main]
     batch = prepared.obs["batch"].astype(str).to_numpy()
     visible = np.flatnonzero(fit_visible)
     fitted = visible[sample_rows(batch[visible], features.sample, features.seed)]
-    found = np.asarray((counts[fitted] > 0).sum(0)).ravel()
+    counts_fg = in_memory(counts[fitted])
+    found = found_in(counts_fg)
     enough = found >= features.min_cells
     check_size(len(fitted), int(enough.sum()), features.n_pcs, where)
-    counts = counts[:, enough]
-    log_fg = log_normalise(counts[fitted])
-    genes = choose_genes(counts[fitted], log_fg, batch[fitted], features)
+    counts_fg = counts_fg[:, enough]
+    log_fg = log_normalise(counts_fg)
+    genes = choose_genes(counts_fg, log_fg, batch[fitted], features)
     chosen = genes["highly_variable"].to_numpy()
     check_size(len(fitted), int(chosen.sum()), features.n_pcs, where)
     pca = ScaledPCA(log_fg[:, chosen], features.n_pcs)
-    every = range(0, counts.shape[0], BLOCK)
-    logs = (log_normalise(counts[start : start + BLOCK])[:, chosen] for start in every)
+    counts = counts[:, enough]
+    logs = (log_normalise(block)[:, chosen] for block in blocks_of(counts, BLOCK))
     pca_np = np.concatenate([pca.transform(log_bg) for log_bg in logs])
 
     obs = prepared.obs[[c for c in ("batch", "donor", "platform") if c in prepared.obs]].copy()
     obs["fit_visible"] = fit_visible
     names = part.var_names[enough]
+    counts = counts[:, chosen]
+    held = without_counts(counts.shape) if isinstance(counts, BackedCounts) else counts
     data = anndata.AnnData(
-        counts[:, chosen], obs=obs, var=pd.DataFrame(index=names[chosen]), obsm={"X_pca": pca_np}
+        held, obs=obs, var=pd.DataFrame(index=names[chosen]), obsm={"X_pca": pca_np}
     )
     genes.insert(0, "gene", names.astype(str))
     genes.insert(1, "n_cells", found[enough])
@@ -166,4 +190,4 @@ def make_input(
         "flavor": features.flavor,
         "modality": main,
     }
-    return SplitInput(data, genes, facts)
+    return SplitInput(data, counts, genes, facts)

@@ -17,6 +17,7 @@ from morebench.data.raw import Raw
 from morebench.data.sources import load, main_modality
 from morebench.data.spec import QC, DatasetConfig
 from morebench.errors import DataError
+from morebench.io.backed import BackedCounts, found_in, without_counts
 from morebench.io.prepared import TRUTH_COLUMNS, opaque_ids
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Prepared:
     ----------
     data
         Raw counts by modality; obs by whitelist; opaque ids.
+    counts
+        By modality, the counts that stay in a file: ``data`` has zeros in their place.
     truth : (n, 7) DataFrame
         ``io.prepared.TRUTH_COLUMNS``.
     cells : (n before QC, ...) DataFrame
@@ -46,6 +49,7 @@ class Prepared:
     """
 
     data: MuData
+    counts: dict[str, BackedCounts]
     truth: pd.DataFrame
     cells: pd.DataFrame
     genes: pd.DataFrame
@@ -108,7 +112,7 @@ def prepare(name: str, dataset: DatasetConfig, files: Sequence[Path] = ()) -> Pr
 
     kept_genes = {}
     for key, modality in raw.modalities.items():
-        found = np.asarray((modality.counts_mg > 0).sum(0)).ravel() >= dataset.qc.min_cells
+        found = found_in(modality.counts_mg) >= dataset.qc.min_cells
         if not found.all():
             modality.counts_mg = modality.counts_mg[:, found]
             modality.var = modality.var.loc[found]
@@ -126,7 +130,7 @@ def prepare(name: str, dataset: DatasetConfig, files: Sequence[Path] = ()) -> Pr
     order = shuffled[np.argsort(first, kind="stable")]
     obs = raw.obs.loc[order]
     ids = pd.Series(opaque_ids(len(order)), index=order)
-    data = _mudata(raw, obs, ids, metrics.loc[order], main)
+    data, in_file = _mudata(raw, obs, ids, metrics.loc[order], main)
     truth = pd.DataFrame({"cell_id": ids.to_numpy(), "original_id": order.astype(str)})
     for level in LEVELS:
         truth[level] = obs[level].to_numpy(dtype=object)
@@ -147,7 +151,7 @@ def prepare(name: str, dataset: DatasetConfig, files: Sequence[Path] = ()) -> Pr
         **derived,
     }
     genes = qc.top_genes(part.counts_mg, part.var.index)
-    return Prepared(data, truth[list(TRUTH_COLUMNS)], cells, genes, facts)
+    return Prepared(data, in_file, truth[list(TRUTH_COLUMNS)], cells, genes, facts)
 
 
 def _main_first(raw: Raw, main: str) -> list[str]:
@@ -156,16 +160,19 @@ def _main_first(raw: Raw, main: str) -> list[str]:
 
 def _mudata(
     raw: Raw, obs: pd.DataFrame, ids: pd.Series, metrics: pd.DataFrame, main: str
-) -> MuData:
+) -> tuple[MuData, dict[str, BackedCounts]]:
     import anndata
     import mudata
 
-    parts = {}
+    parts, in_file = {}, {}
     for key in _main_first(raw, main):
         part = raw.modalities[key]
         cells = obs.index[obs.index.isin(part.cells)]
+        counts = part.counts_mg[part.cells.get_indexer(cells)]
+        if isinstance(counts, BackedCounts):
+            in_file[key], counts = counts, without_counts(counts.shape)
         parts[key] = anndata.AnnData(
-            part.counts_mg[part.cells.get_indexer(cells)],
+            counts,
             obs=pd.DataFrame(index=pd.Index(ids.loc[cells].to_numpy())),
             var=part.var,
         )
@@ -181,4 +188,4 @@ def _mudata(
             data.obs[column] = metrics[column].to_numpy()
     for key, part in raw.modalities.items():
         data.obs[f"has_{key}"] = obs.index.isin(part.cells)
-    return data
+    return data, in_file

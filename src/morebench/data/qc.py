@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,18 @@ import pandas as pd
 import scipy.sparse as sp
 
 from morebench.data.spec import QC
+from morebench.io.backed import Counts, blocks_of
 
 METRICS = ("n_genes", "total_counts", "pct_mt", "pct_ribo")
 LOG_METRICS = ("n_genes", "total_counts")
 
 
-def qc_metrics(counts_ng: sp.csr_matrix, genes: pd.Index, qc: QC) -> pd.DataFrame:
-    """Compute QC metrics with scanpy.
+def qc_metrics(counts_ng: Counts, genes: pd.Index, qc: QC) -> pd.DataFrame:
+    """Compute QC metrics with scanpy, block by block.
 
     Parameters
     ----------
-    counts_ng : (n, g) csr matrix
+    counts_ng : (n, g) csr matrix, or in a file
     genes : (g,) index
 
     Returns
@@ -28,6 +30,11 @@ def qc_metrics(counts_ng: sp.csr_matrix, genes: pd.Index, qc: QC) -> pd.DataFram
         ``n_genes``, ``total_counts``, ``pct_mt``, ``pct_ribo`` (percent of a cell's counts).
         A family with no gene in the panel is not applicable: its column is all NaN.
     """
+    found = [_qc_metrics(block, genes, qc) for block in blocks_of(counts_ng)]
+    return pd.concat(found, ignore_index=True)
+
+
+def _qc_metrics(counts_ng: sp.csr_matrix, genes: pd.Index, qc: QC) -> pd.DataFrame:
     import anndata
     import scanpy as sc
 
@@ -114,7 +121,7 @@ def cut_offs(metrics: pd.DataFrame, qc: QC) -> tuple[np.ndarray, list[dict[str, 
     return keep, thresholds
 
 
-def top_genes(counts_ng: sp.csr_matrix, genes: pd.Index, n_top: int = 20) -> pd.DataFrame:
+def top_genes(counts_ng: Counts, genes: pd.Index, n_top: int = 20) -> pd.DataFrame:
     """Return the genes with the highest mean share of a cell's counts.
 
     Returns
@@ -123,13 +130,19 @@ def top_genes(counts_ng: sp.csr_matrix, genes: pd.Index, n_top: int = 20) -> pd.
         ``gene`` and the quantiles ``q05, q25, q50, q75, q95`` over cells of the gene's
         percentage of a cell's counts (cells without counts left out).
     """
-    total = np.asarray(counts_ng.sum(1)).ravel()
-    counts = counts_ng[total > 0]
-    share = sp.diags(100 / total[total > 0]) @ counts
-    mean = np.asarray(share.mean(0)).ravel()
-    order = np.lexsort((np.arange(len(mean)), -mean))[:n_top]
-    values = share.tocsc()[:, order].toarray()
+    total_g = np.zeros(counts_ng.shape[1])
+    for share in _shares(counts_ng):
+        total_g += np.asarray(share.sum(0)).ravel()
+    order = np.lexsort((np.arange(len(total_g)), -total_g))[:n_top]
+    values = np.concatenate([share.tocsc()[:, order].toarray() for share in _shares(counts_ng)])
     quantiles = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
     frame = pd.DataFrame(quantiles.T, columns=["q05", "q25", "q50", "q75", "q95"])
     frame.insert(0, "gene", genes[order].astype(str))
     return frame
+
+
+def _shares(counts_ng: Counts) -> Iterator[sp.csr_matrix]:
+    """Yield blocks of percentages of a cell's counts; cells without counts are left out."""
+    for block in blocks_of(counts_ng):
+        total = np.asarray(block.sum(1)).ravel()
+        yield sp.diags(100 / total[total > 0]) @ block[total > 0]

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-import scipy.sparse as sp
 
 from morebench.data.mapping import check_unique
 from morebench.errors import DataError, MorebenchError, listed
+from morebench.io.backed import Counts
 from morebench.io.counts import as_counts
 from morebench.io.prepared import VAR_COLUMNS
 
@@ -27,11 +27,12 @@ class Modality:
     Attributes
     ----------
     counts_mg : (m, g) csr matrix of float32
+        Or as many in a file, of a dataset with ``shards``.
     cells : (m,) index of original cell ids
     var : (g, ...) DataFrame, indexed by feature names
     """
 
-    counts_mg: sp.csr_matrix
+    counts_mg: Counts
     cells: pd.Index
     var: pd.DataFrame
 

@@ -12,12 +12,23 @@ import scipy.sparse as sp
 
 from morebench.data.assemble import read_files
 from morebench.data.mapping import check_held_out, map_obs, settle
-from morebench.data.raw import Modality, Raw, join_obs, modality_of, readable, shared_genes
+from morebench.data.raw import (
+    Modality,
+    Raw,
+    check_layer,
+    check_names,
+    join_obs,
+    modality_of,
+    readable,
+    shared_genes,
+)
 from morebench.data.readers.h5ad import read_h5ad
 from morebench.data.spec import DatasetConfig, resolve
 from morebench.data.strict import Modality as ModalityName
 from morebench.errors import DataError, listed
+from morebench.io.backed import backed
 from morebench.io.hdf5 import check_hdf5
+from morebench.io.prepared import VAR_COLUMNS
 from morebench.registry import DATASETS
 
 if TYPE_CHECKING:
@@ -46,6 +57,23 @@ def _read_h5ad(path: str, layer: str | None, where: str) -> AnnData:
     found = file_of(path, where, (".h5ad",))
     with readable(found, where):
         return read_h5ad(found, where, layer=layer)
+
+
+def _in_file(dataset: DatasetConfig, where: str) -> tuple[pd.DataFrame, Modality]:
+    """Return the cells and counts of an h5ad that may exceed memory: the counts stay in it."""
+    import h5py
+    from anndata.io import read_elem
+
+    path = file_of(str(dataset.path), where, (".h5ad",))
+    with readable(path, where):
+        check_hdf5(path, where)
+        with h5py.File(path) as file:
+            check_layer(dataset.layer, "X" in file, list(file.get("layers", ())), where)
+            obs, var = read_elem(file["obs"]), read_elem(file["var"])
+    check_names(obs.index, var.index, where)
+    key = "X" if dataset.layer is None else f"layers/{dataset.layer}"
+    var = var[[c for c in VAR_COLUMNS if c in var]].astype(str)
+    return obs, Modality(backed(path, key, where), obs.index, var)
 
 
 def local_files(path: str, where: str) -> list[Path]:
@@ -116,6 +144,9 @@ def _from_path(dataset: DatasetConfig, where: str) -> tuple[pd.DataFrame, dict[s
         parts = {m: data.mod[key] for m, key in chosen.items()}
         found = {m: modality_of(p, dataset.layer, f"{where}[{m}]") for m, p in parts.items()}
         obs = h5mu_obs(data.obs, {key: data.mod[key].obs for key in chosen.values()})
+    elif dataset.shards is not None and dataset.derive is None:
+        obs, part = _in_file(dataset, where)
+        found = {dataset.modality: part}
     else:
         data = _read_h5ad(str(paths), dataset.layer, where)
         found, obs = {dataset.modality: modality_of(data, None, where)}, data.obs

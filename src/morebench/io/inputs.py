@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from morebench.contract import MethodInput
 from morebench.errors import ContractError
 from morebench.files import atomic_path, verify
 from morebench.io.atomic import read_parquet, write_parquet
+from morebench.io.backed import BackedCounts, Counts, put_counts
 from morebench.io.counts import as_counts
 from morebench.io.hdf5 import check_hdf5
 from morebench.io.prepared import check_ids
@@ -44,12 +46,62 @@ def check_input(data: AnnData, where: str) -> None:
         raise ContractError(f"{where}: obsm['X_pca'] has values that are not finite")
 
 
-def write_input(path: str | Path, data: AnnData) -> None:
-    """Check and write the input of a split (h5ad)."""
+def write_input(path: str | Path, data: AnnData, counts: Counts | None = None) -> None:
+    """Check and write the input of a split (h5ad).
+
+    Parameters
+    ----------
+    counts
+        Of counts in a file: they take the place of the data's.
+    """
     check_input(data, str(path))
     as_counts(data.X, str(path))
     with atomic_path(path) as temporary:
         data.write_h5ad(temporary)
+        if isinstance(counts, BackedCounts):
+            put_counts(temporary, "X", counts)
+
+
+@dataclass
+class Cells:
+    """The input of a split but for its counts, for those who compare what methods made of it.
+
+    Attributes
+    ----------
+    cell_ids, genes, pca_np, obs
+        As in ``MethodInput``.
+    """
+
+    cell_ids: np.ndarray
+    genes: np.ndarray
+    pca_np: np.ndarray
+    obs: pd.DataFrame
+
+    @property
+    def batch(self) -> np.ndarray:
+        """(n,) array of str: the batch of each cell."""
+        return self.obs["batch"].astype(str).to_numpy()
+
+
+def read_cells(path: str | Path) -> Cells:
+    """Read the input of a split without its counts, which may exceed memory."""
+    import anndata
+    import h5py
+    from anndata.io import read_elem
+
+    verify(path)
+    check_hdf5(path, "input")
+    with h5py.File(path) as file:
+        data = anndata.AnnData(
+            obs=read_elem(file["obs"]), var=read_elem(file["var"]), obsm=read_elem(file["obsm"])
+        )
+    check_input(data, str(path))
+    return Cells(
+        cell_ids=data.obs_names.to_numpy(dtype=object),
+        genes=data.var_names.to_numpy(dtype=object),
+        pca_np=np.asarray(data.obsm["X_pca"], dtype=np.float32),
+        obs=data.obs.drop(columns="fit_visible"),
+    )
 
 
 def read_input(path: str | Path) -> MethodInput:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import pandas as pd
 from morebench.errors import ContractError
 from morebench.files import atomic_path, verify
 from morebench.io.atomic import read_parquet, write_parquet
+from morebench.io.backed import BackedCounts, backed, put_counts, without_counts
 from morebench.io.counts import as_counts
 from morebench.io.hdf5 import check_hdf5
 
@@ -117,13 +119,26 @@ def check_prepared(data: MuData, truth: pd.DataFrame | None, where: str) -> None
                     )
 
 
-def write_prepared(path: str | Path, data: MuData, truth: pd.DataFrame) -> None:
-    """Check and write a prepared dataset (h5mu)."""
+def write_prepared(
+    path: str | Path,
+    data: MuData,
+    truth: pd.DataFrame,
+    counts: Mapping[str, BackedCounts] | None = None,
+) -> None:
+    """Check and write a prepared dataset (h5mu).
+
+    Parameters
+    ----------
+    counts
+        By modality, counts in a file, that take the place of the data's.
+    """
     import mudata
 
     check_prepared(data, truth, str(path))
     with atomic_path(path) as temporary, mudata.set_options(pull_on_update=False):
         data.write(temporary)
+        for name, values in (counts or {}).items():
+            put_counts(temporary, f"mod/{name}/X", values)
 
 
 def read_prepared(path: str | Path) -> MuData:
@@ -136,6 +151,42 @@ def read_prepared(path: str | Path) -> MuData:
         data = mudata.read_h5mu(path)
     check_prepared(data, None, str(path))
     return data
+
+
+def open_prepared(path: str | Path) -> tuple[MuData, dict[str, BackedCounts]]:
+    """Read a prepared dataset but for its counts, which are read when they are needed.
+
+    Returns
+    -------
+    data
+        Cells and features, with zeros in the place of counts.
+    counts
+        By modality.
+    """
+    import anndata
+    import h5py
+    import mudata
+    from anndata.io import read_elem
+
+    path = Path(path)
+    verify(path)
+    check_hdf5(path, "prepared")
+    parts, counts = {}, {}
+    with h5py.File(path) as file:
+        obs = read_elem(file["obs"])
+        for name in file["mod"].attrs.get("mod-order", list(file["mod"])):
+            part = file["mod"][name]
+            counts[name] = backed(path, f"mod/{name}/X", str(path))
+            parts[name] = anndata.AnnData(
+                without_counts(counts[name].shape),
+                obs=read_elem(part["obs"]),
+                var=read_elem(part["var"]),
+            )
+    with mudata.set_options(pull_on_update=False):
+        data = mudata.MuData(parts)
+    data.obs = obs
+    check_prepared(data, None, str(path))
+    return data, counts
 
 
 def write_truth(path: str | Path, truth: pd.DataFrame) -> None:

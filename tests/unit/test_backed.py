@@ -1,0 +1,166 @@
+"""Counts in a file: whatever rows and columns are chosen, blocks are those of the whole matrix."""
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from morebench.data.features import make_input
+from morebench.data.prepare import prepare
+from morebench.data.spec import DatasetConfig, Features
+from morebench.errors import DataError
+from morebench.io.backed import (
+    BackedCounts,
+    backed,
+    blocks_of,
+    found_in,
+    in_memory,
+    put_counts,
+    without_counts,
+)
+from morebench.io.inputs import cut_input, read_cells, read_input, write_input
+from morebench.io.prepared import open_prepared, read_prepared, write_prepared
+
+N, G = 137, 23
+GENES = [f"g{i}" for i in range(G)]
+
+
+def counts_of(seed=0):
+    return sp.csr_matrix(np.random.default_rng(seed).poisson(0.7, (N, G)).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """The same counts as csr, as a dense layer, and by columns."""
+    path = tmp_path_factory.mktemp("counts") / "c.h5ad"
+    counts = counts_of()
+    layers = {"dense": counts.toarray(), "by_columns": counts.tocsc()}
+    obs = pd.DataFrame(
+        {
+            "batch": pd.Categorical(np.array(["a", "b", "c"])[np.arange(N) % 3]),
+            "type": pd.Categorical(np.array(["t", "u"])[np.arange(N) * 2 // N]),
+        },
+        index=[f"cell{i}" for i in range(N)],
+    )
+    anndata.AnnData(counts, obs=obs, var=pd.DataFrame(index=GENES), layers=layers).write(path)
+    return path
+
+
+@pytest.mark.parametrize("key", ["X", "layers/dense"])
+@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_blocks_are_those_of_the_matrix(file, key, data):
+    """Any rows in any order, any genes, any size of a block."""
+    rows = np.array(data.draw(st.permutations(range(N))))[: data.draw(st.integers(1, N))]
+    if data.draw(st.booleans()):
+        rows = np.sort(rows)
+    genes = np.array(sorted(data.draw(st.sets(st.integers(0, G - 1), min_size=1))))
+    size = data.draw(st.integers(1, N + 5))
+    chosen = backed(file, key, "here")[rows][:, genes]
+    expected = counts_of()[rows][:, genes]
+    assert chosen.shape == expected.shape
+    blocks = list(blocks_of(chosen, size))
+    assert [b.shape[0] for b in blocks] == [
+        min(size, len(rows) - start) for start in range(0, len(rows), size)
+    ]
+    np.testing.assert_array_equal(sp.vstack(blocks).toarray(), expected.toarray())
+    np.testing.assert_array_equal(found_in(chosen), (expected > 0).sum(0).A1)
+
+
+def test_masks_choose_too_and_nothing_is_read_by_choosing(file):
+    counts = counts_of()
+    rows, genes = np.arange(N) % 4 == 1, np.arange(G) % 2 == 0
+    chosen = backed(file, "X", "here")[rows][:, genes]
+    assert isinstance(chosen, BackedCounts)
+    np.testing.assert_array_equal(in_memory(chosen).toarray(), counts[rows][:, genes].toarray())
+
+
+def test_counts_by_columns_are_refused(file):
+    with pytest.raises(DataError, match=r"by_columns is stored by columns \(csc\).*valid.*csr"):
+        backed(file, "layers/by_columns", "datasets.d")
+
+
+def test_a_value_that_is_no_count_is_found_in_its_rows(tmp_path):
+    values = counts_of().toarray()
+    values[130, 2] = 0.5
+    with h5py.File(tmp_path / "x.h5", "w") as out:
+        out["X"] = values
+    with pytest.raises(DataError, match="here, rows 100 to 136: 1 non-integer values.* 0.5"):
+        list(backed(tmp_path / "x.h5", "X", "here").blocks(50))
+
+
+def test_written_blocks_are_a_csr_matrix_of_anndata(file, tmp_path):
+    order = np.random.default_rng(1).permutation(N)
+    target = tmp_path / "t.h5ad"
+    anndata.AnnData(without_counts((N, G))).write(target)
+    chosen = backed(file, "X", "here")[order]
+    put_counts(target, "X", sp.vstack(list(chosen.blocks(10)), format="csr"))
+    first = anndata.read_h5ad(target).X
+    put_counts(target, "X", chosen)
+    found = anndata.read_h5ad(target).X
+    assert found.format == first.format == "csr" and found.has_sorted_indices
+    np.testing.assert_array_equal(found.toarray(), counts_of()[order].toarray())
+    np.testing.assert_array_equal(first.toarray(), found.toarray())
+    with h5py.File(target) as written:
+        assert written["X/indptr"].dtype == np.int64  # room for more than 2^31 values
+
+
+@pytest.mark.parametrize("size", [7, 50, 1000])
+def test_a_dataset_in_blocks_is_the_dataset(file, tmp_path, size, monkeypatch):
+    """prepare and make_input: the same cells, order, genes, facts, PCA, whichever way they went."""
+    monkeypatch.setattr("morebench.data.features.BLOCK", size)
+    monkeypatch.setattr(BackedCounts.blocks, "__defaults__", (size,))
+    monkeypatch.setattr(blocks_of, "__defaults__", (size,))
+    told = {
+        "path": str(file),
+        "batch": "batch",
+        "labels": {"column": "type", "source": "expert"},
+        "qc": {"min_genes": 9, "min_cells": 57, "mads": {"total_counts": 2.5}},
+        "tasks": [],
+    }
+    whole = prepare("d", DatasetConfig.model_validate(told))
+    parts = prepare("d", DatasetConfig.model_validate({**told, "shards": {"number": 3}}))
+    assert not whole.counts and list(parts.counts) == ["rna"]
+    assert 0 < whole.facts["cells"] < N and whole.facts["features"]["rna"] < G
+    assert parts.facts == whole.facts
+    for name in ("truth", "cells", "genes"):
+        pd.testing.assert_frame_equal(getattr(parts, name), getattr(whole, name), rtol=1e-12)
+
+    read = {}
+    for name, made in (("whole", whole), ("parts", parts)):
+        path = tmp_path / f"{name}.h5mu"
+        write_prepared(path, made.data, made.truth, made.counts)
+        read[name] = read_prepared(path)
+        opened, counts = open_prepared(path)
+        pd.testing.assert_frame_equal(opened.obs, read[name].obs, check_dtype=False)
+        np.testing.assert_array_equal(
+            in_memory(counts["rna"]).toarray(), read[name]["rna"].X.toarray()
+        )
+    pd.testing.assert_frame_equal(read["whole"].obs, read["parts"].obs)
+    pd.testing.assert_frame_equal(read["whole"]["rna"].var, read["parts"]["rna"].var)
+    np.testing.assert_array_equal(
+        read["whole"]["rna"].X.toarray(), read["parts"]["rna"].X.toarray()
+    )
+
+    visible = np.arange(read["whole"].n_obs) % 5 != 0
+    features = Features(n_top=12, n_pcs=4, min_cells=2)
+    expected = make_input(read["whole"], visible, features, "here")
+    opened, counts = open_prepared(tmp_path / "parts.h5mu")
+    made = make_input(opened, visible, features, "here", counts)
+    assert made.facts == expected.facts
+    pd.testing.assert_frame_equal(made.genes, expected.genes)
+    write_input(tmp_path / "input.h5ad", made.data, made.counts)
+    found = read_input(tmp_path / "input.h5ad")
+    np.testing.assert_array_equal(found.counts_ng.toarray(), expected.data.X.toarray())
+    np.testing.assert_allclose(found.pca_np, expected.data.obsm["X_pca"], rtol=1e-5, atol=1e-6)
+    cells = read_cells(tmp_path / "input.h5ad")
+    assert list(cells.cell_ids) == list(found.cell_ids) and list(cells.genes) == list(found.genes)
+    np.testing.assert_array_equal(cells.pca_np, found.pca_np)
+    assert list(cells.batch) == list(found.batch)
+    cut_input(tmp_path / "input.h5ad", slice(5, 40), tmp_path / "cut.h5ad")
+    cut = read_input(tmp_path / "cut.h5ad").counts_ng
+    np.testing.assert_array_equal(cut.toarray(), found.counts_ng[5:40].toarray())
