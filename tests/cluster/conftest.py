@@ -34,6 +34,8 @@ class Submitted(Project):
         (self.root / "test.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
         (self.root / "partitions.yaml").write_text(yaml.safe_dump(PARTITIONS))
         command = [sys.executable, "-m", "snakemake", "--configfile", "test.yaml", *PROFILE]
+        # What runs in a shell's background ignores SIGINT, and so does all that it starts.
+        command = ["env", "--default-signal=INT", *command]
         with (self.root / "slurm.out").open("w") as out:
             return subprocess.Popen(
                 [*command, *words],
