@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from morebench.contract import MethodOutput
+from tests.seal import seal
 
 def _labelled(codes):
     codes = np.unique(np.asarray(codes, dtype=str), return_inverse=True)[1]
@@ -125,6 +126,7 @@ def test_ids_that_spell_the_label_are_caught(planted, tmp_path, monkeypatch):
         truth = read_truth(paths.truth(canary.DATASET))
         data.obs_names = truth["original_id"].to_numpy()
         data.write_h5ad(paths.root / "spelled.h5ad")
+        seal(paths.root / "spelled.h5ad")
         return files | {name: paths.root / "spelled.h5ad"}
 
     monkeypatch.setattr(canary, "files_of", spelled)

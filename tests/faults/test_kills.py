@@ -6,22 +6,22 @@ from tests.faults.conftest import LIMIT_S, Faulty, jobs, kill, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.workflow]
 
-# Where each stage is when it is killed, in the order of the DAG.
+# What each stage makes below results, and is killed before it is there; in the order of the DAG.
 STAGES = {
     "prepare": "prepared/tiny.h5mu",
     "split": "splits/tiny/all.json",
     "make_input": "inputs/tiny/all.h5ad",
-    "features of a range": "features/{backbone}/1",
-    "gather_features": "features/tiny/all/{backbone}",
     "embed": "embeddings/tiny/all/pca/0",
-    "fit_on_sample": "more/0/fit",
-    "embed_shard": "more/0/1",
+    "features of a range": "shards/tiny/all/features/{backbone}/1",
+    "gather_features": "features/tiny/all/{backbone}",
+    "fit_on_sample": "shards/tiny/all/more/0/fit",
+    "embed_shard": "shards/tiny/all/more/0/1",
     "gather": "embeddings/tiny/all/more/0",
     "evaluate": "scores/tiny/all/integration.parquet",
     "umap": "umap/tiny/all.parquet",
     "draw_qc": "figures/tiny/qc.svg",
     "aggregate": "tables/manifest.tsv",
-    "draw_scores": "scores-all-integration.png",
+    "draw_scores": "figures/tiny/scores-all-integration.png",
     "web_report": "report/index.html",
     "check": "tables/check.txt",
 }
@@ -37,8 +37,9 @@ def test_snakemake_and_its_job_are_killed_in_every_stage(tmp_path, undisturbed):
     (backbone,) = (p.name for p in (undisturbed.root / "results/features/tiny/all").iterdir())
     finished: set[str] = set()
     for number, (stage, target) in enumerate(STAGES.items()):
-        project.hold(target.format(backbone=backbone))
-        running = project.start("--retries", "1")
+        made = f"results/{target.format(backbone=backbone)}"
+        project.hold(made)
+        running = project.start("--retries", "1", "--", made)
         first = project.held(running)
         kill(first)
         again = project.held(running, but=first)  # Snakemake tried the job once more
