@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from tests.quick import QUICK
+from tests.seal import seal
 
 from morebench import canary, runner
 from morebench.config import Method, methods_of
@@ -24,7 +25,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from morebench.contract import MethodOutput
-from tests.seal import seal
 
 def _labelled(codes):
     codes = np.unique(np.asarray(codes, dtype=str), return_inverse=True)[1]
