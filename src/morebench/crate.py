@@ -99,6 +99,7 @@ def _facts(results: Path) -> dict[str, Any]:
     facts = read_json(file)
     if "finished" not in facts:
         raise MorebenchError(f"{file}: lacks 'finished', when the tables were made; make them anew")
+    verify(results / "config.yaml")
     found = config_hash(load_file(results / "config.yaml"))
     if found != facts["config_hash"]:
         raise MorebenchError(

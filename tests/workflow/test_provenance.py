@@ -16,7 +16,9 @@ import pytest
 from rocrate.rocrate import ROCrate
 
 from morebench.crate import write_crate
-from morebench.errors import MorebenchError
+from morebench.errors import Damaged, MorebenchError
+from morebench.files import copy
+from tests.seal import seal
 from tests.workflow.conftest import ROOT, Project
 
 pytestmark = pytest.mark.workflow
@@ -166,12 +168,16 @@ def test_what_is_no_finished_run_of_its_configuration_has_no_crate(ran, tmp_path
     results = tmp_path / "results"
     for name in ("tables/run.json", "tables/check.txt", "config.yaml"):
         (results / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ran.root / "results" / name, results / name)
+        copy(ran.root / "results" / name, results / name)
     config = (results / "config.yaml").read_text()
     (results / "config.yaml").write_text(config.replace("n_boot: 100", "n_boot: 101"))
+    with pytest.raises(Damaged, match="config.yaml: its SHA-256"):
+        write_crate(results, tmp_path / "out", root=ran.root)
+    seal(results / "config.yaml")
     with pytest.raises(MorebenchError, match="of another configuration"):
         write_crate(results, tmp_path / "out", root=ran.root)
     (results / "config.yaml").write_text(config)
+    seal(results / "config.yaml")
     with pytest.raises(MorebenchError, match="needs the checkout"):
         write_crate(results, tmp_path / "out", root=tmp_path)
     (results / "tables/check.txt").unlink()
