@@ -186,13 +186,14 @@ def test_what_the_error_says_repairs_the_run(tmp_path, undisturbed):
     folder = project.root / "results/embeddings/tiny/all/pca/0"
     path = folder / "output.h5ad"
     path.write_bytes(flipped(path.read_bytes()))
-    done = project.snakemake("--forcerun", "results/scores/tiny/all/integration.parquet")
+    again = ("--forcerun", "results/scores/tiny/all/integration.parquet")
+    done = project.snakemake(*again)
     assert done.returncode != 0
     said = re.search(r"error: (\S+): its SHA-256 is .* delete the folder (\S+) and", done.stdout)
     assert said and (project.root / said[1]).samefile(path), done.stdout
     shutil.rmtree(project.root / said[2])
     assert not folder.exists()
-    done = project.snakemake(timeout=LIMIT_S)
+    done = project.snakemake(*again, timeout=LIMIT_S)
     assert done.returncode == 0, done.stdout
     started = jobs(done.stdout)[0]
     assert "run pca on tiny / all, seed 0" in started
