@@ -6,7 +6,7 @@ from pathlib import Path
 from morebench import job
 from morebench.aggregate import not_accepted
 from morebench.files import atomic_path
-from morebench.io.atomic import read_tsv
+from morebench.io.tables import read_tsv
 
 
 def main(manifest: Path, failures: Path, output: Path) -> None:

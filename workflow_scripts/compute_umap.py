@@ -8,7 +8,7 @@ import typer
 
 from morebench import job
 from morebench.evaluate import Entrant
-from morebench.io.atomic import write_parquet
+from morebench.io.tables import write_parquet
 from morebench.umap import umap_table
 
 

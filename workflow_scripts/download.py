@@ -7,7 +7,7 @@ from morebench import job
 from morebench.data.obtain import obtain
 from morebench.data.spec import DatasetConfig
 from morebench.data.spec_source import Downloads
-from morebench.io.atomic import write_json
+from morebench.files import write_json
 
 
 def main(name: str, spec: str, downloads: str, manifest: Path) -> None:

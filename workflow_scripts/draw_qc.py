@@ -8,7 +8,7 @@ import typer
 
 from morebench import job
 from morebench.files import read_json
-from morebench.io.atomic import read_parquet
+from morebench.io.tables import read_parquet
 from morebench.plots.qc import draw_qc
 from morebench.plots.style import save_figure
 from morebench.provenance import figure_source

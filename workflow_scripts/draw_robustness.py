@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from morebench import job
-from morebench.io.atomic import read_tsv
+from morebench.io.tables import read_tsv
 from morebench.plots.robustness import draw_robustness
 from morebench.plots.style import save_figure
 from morebench.provenance import figure_source

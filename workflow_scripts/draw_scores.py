@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from morebench import job
-from morebench.io.atomic import read_tsv
+from morebench.io.tables import read_tsv
 from morebench.plots.score_table import draw_score_table
 from morebench.plots.selftest import rising_metrics
 from morebench.plots.style import save_figure

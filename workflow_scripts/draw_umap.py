@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from morebench import job
-from morebench.io.atomic import read_parquet
+from morebench.io.tables import read_parquet
 from morebench.plots.style import save_figure
 from morebench.plots.umap_grid import draw_umap_grid
 from morebench.provenance import figure_source

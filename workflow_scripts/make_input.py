@@ -9,10 +9,11 @@ import typer
 from morebench import job
 from morebench.data.features import make_input
 from morebench.data.spec import Features
-from morebench.io.atomic import write_json, write_parquet
+from morebench.files import write_json
 from morebench.io.inputs import write_input
 from morebench.io.prepared import open_prepared
 from morebench.io.splits import read_split
+from morebench.io.tables import write_parquet
 
 
 def main(

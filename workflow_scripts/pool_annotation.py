@@ -10,7 +10,7 @@ import typer
 
 from morebench import job
 from morebench.evaluate import Entrant, candidate, task_data
-from morebench.io.atomic import write_parquet
+from morebench.io.tables import write_parquet
 from morebench.tasks.crosstab import crosstab
 from morebench.tasks.held_out import HeldOut, held_out
 from morebench.tasks.pooled import DIFFERENCE_COLUMNS, SCORE_COLUMNS, score

@@ -10,8 +10,9 @@ from morebench import job
 from morebench.data.manifest import fetched
 from morebench.data.prepare import prepare
 from morebench.data.spec import DatasetConfig
-from morebench.io.atomic import write_json, write_parquet
+from morebench.files import write_json
 from morebench.io.prepared import write_prepared, write_truth
+from morebench.io.tables import write_parquet
 
 
 def main(

@@ -7,7 +7,7 @@ import typer
 
 from morebench import job
 from morebench.evaluate import task_data
-from morebench.io.atomic import write_tsv
+from morebench.io.tables import write_tsv
 from morebench.selftest.plan import DATASET
 from morebench.selftest.response import curves
 from morebench.selftest.verdicts import summarise

@@ -15,8 +15,9 @@ import pandas as pd
 from morebench.config import Config, config_hash, methods_of
 from morebench.errors import ContractError
 from morebench.evaluate import SCORE_COLUMNS
-from morebench.io.atomic import read_json, read_parquet, write_json, write_tsv
+from morebench.files import read_json, write_json
 from morebench.io.outputs import Status, read_status
+from morebench.io.tables import read_parquet, write_tsv
 from morebench.paths import Paths
 from morebench.plan import Run, expected, runs, scored
 from morebench.provenance import commit

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from morebench.errors import ContractError
-from morebench.io.atomic import write_parquet
 from morebench.io.inputs import read_cells
 from morebench.io.outputs import read_output, read_status
 from morebench.io.prepared import read_truth
 from morebench.io.splits import read_split
+from morebench.io.tables import write_parquet
 from morebench.tasks.contract import Candidate, Score, TaskData
 
 SCORE_COLUMNS = (

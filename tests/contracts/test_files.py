@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from morebench import files
 from morebench.errors import Damaged
 from morebench.files import atomic_directory, atomic_path, copy, read_json, verify, write_json
-from morebench.io.atomic import read_parquet, read_tsv, write_parquet, write_tsv
+from morebench.io.tables import read_parquet, read_tsv, write_parquet, write_tsv
 
 
 def flip(path, bit):

@@ -22,8 +22,9 @@ from morebench.aggregate import (
 )
 from morebench.config import load
 from morebench.evaluate import SCORE_COLUMNS
-from morebench.io.atomic import write_json, write_parquet
+from morebench.files import write_json
 from morebench.io.outputs import Status, write_status
+from morebench.io.tables import write_parquet
 from morebench.paths import Paths
 from morebench.plan import Run, expected, runs
 from morebench.tasks.crosstab import CROSSTAB_COLUMNS

@@ -132,7 +132,7 @@ def test_retry_forces_a_scoring_that_failed(configfile, commands):
     import pandas as pd
 
     from morebench.evaluate import SCORE_COLUMNS
-    from morebench.io.atomic import write_parquet
+    from morebench.io.tables import write_parquet
 
     leave(configfile, Run("d", "all", "pca", 0), "ok")
     row = dict.fromkeys(SCORE_COLUMNS, "") | {

@@ -17,7 +17,7 @@ from morebench import cli
 from morebench.cli_more import settings as tables
 from morebench.cli_more.commands import Device
 from morebench.errors import ConfigError, DataError, MorebenchError
-from morebench.io.atomic import read_tsv
+from morebench.io.tables import read_tsv
 from morebench.models.more.annotate_settings import AnnotateSettings
 from morebench.models.more.devices import DEVICES
 from morebench.models.more.model import MoRE

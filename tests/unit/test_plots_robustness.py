@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from morebench.errors import ContractError
-from morebench.io.atomic import read_tsv, write_tsv
+from morebench.io.tables import read_tsv, write_tsv
 from morebench.plots.robustness import draw_robustness
 from morebench.plots.style import save_figure
 from morebench.robustness.table import COLUMNS

@@ -54,7 +54,7 @@ def test_rising_metrics_and_their_titles(summary):
 
 
 def test_marks_survive_the_table_on_disk(summary, tmp_path):
-    from morebench.io.atomic import read_tsv, write_tsv
+    from morebench.io.tables import read_tsv, write_tsv
 
     write_tsv(tmp_path / "selftest.tsv", summary)
     assert rising_metrics(read_tsv(tmp_path / "selftest.tsv")) == {"bras"}

@@ -14,7 +14,7 @@ from morebench.data.obtain import obtain
 from morebench.data.remote import mirrored, remotes_of
 from morebench.data.spec_source import Downloads
 from morebench.errors import ConfigError, ContractError, DataError
-from morebench.io.atomic import write_json
+from morebench.files import write_json
 from morebench.preflight import check
 
 READ = [{"files": "*", "format": "table", "rows": "genes"}]

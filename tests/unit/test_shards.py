@@ -11,7 +11,7 @@ from tests.seal import names
 
 from morebench import shards
 from morebench.errors import ConfigError
-from morebench.io.atomic import atomic_directory
+from morebench.files import atomic_directory
 from morebench.io.inputs import cut_input, read_input, read_obs, shape_of, write_input
 from morebench.io.outputs import Status, read_status, write_status
 from morebench.models.more.cache import find_features, put_features, read_sidecar

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from morebench import umap
 from morebench.contract import MethodOutput
 from morebench.evaluate import Entrant
-from morebench.io.atomic import atomic_directory
+from morebench.files import atomic_directory
 from morebench.io.inputs import write_input
 from morebench.io.outputs import Status, write_output, write_status
 from morebench.io.prepared import TRUTH_COLUMNS, write_truth

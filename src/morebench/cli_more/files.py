@@ -13,8 +13,8 @@ from morebench.config import closest
 from morebench.data.raw import check_layer, readable
 from morebench.errors import ConfigError, DataError, listed
 from morebench.files import atomic_path
-from morebench.io.atomic import write_parquet, write_tsv
 from morebench.io.hdf5 import check_hdf5
+from morebench.io.tables import write_parquet, write_tsv
 
 if TYPE_CHECKING:
     from morebench.models.more.annotate import Annotation

@@ -7,7 +7,7 @@ from pathlib import Path
 from morebench.data.part import Wanted
 from morebench.data.verify import Known, Mismatch, verify
 from morebench.errors import ContractError, DataError
-from morebench.io.atomic import read_json
+from morebench.files import read_json
 
 KEYS = ("name", "path", "url", "size", "sha256")
 

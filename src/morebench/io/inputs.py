@@ -12,11 +12,11 @@ import pandas as pd
 from morebench.contract import MethodInput
 from morebench.errors import ContractError
 from morebench.files import atomic_path, verify
-from morebench.io.atomic import read_parquet, write_parquet
 from morebench.io.backed import BackedCounts, Counts, put_counts
 from morebench.io.counts import as_counts
 from morebench.io.hdf5 import check_hdf5
 from morebench.io.prepared import check_ids
+from morebench.io.tables import read_parquet, write_parquet
 
 if TYPE_CHECKING:
     from anndata import AnnData

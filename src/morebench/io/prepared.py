@@ -12,10 +12,10 @@ import pandas as pd
 
 from morebench.errors import ContractError
 from morebench.files import atomic_path, verify
-from morebench.io.atomic import read_parquet, write_parquet
 from morebench.io.backed import BackedCounts, backed, put_counts, without_counts
 from morebench.io.counts import as_counts
 from morebench.io.hdf5 import check_hdf5
+from morebench.io.tables import read_parquet, write_parquet
 
 if TYPE_CHECKING:
     from mudata import MuData

@@ -11,8 +11,8 @@ import pandas as pd
 
 from morebench.errors import ContractError
 from morebench.files import read_json, write_json
-from morebench.io.atomic import read_parquet, write_parquet
 from morebench.io.prepared import check_ids
+from morebench.io.tables import read_parquet, write_parquet
 
 SPLIT_COLUMNS = ("cell_id", "fit_visible", "label", "scored")
 

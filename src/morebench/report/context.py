@@ -10,7 +10,7 @@ import pandas as pd
 
 from morebench.config import load_file
 from morebench.files import read_json, verify
-from morebench.io.atomic import read_tsv
+from morebench.io.tables import read_tsv
 from morebench.paths import Paths
 from morebench.plan import pooled, scored
 from morebench.registry import METRICS, TASKS

@@ -7,18 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from morebench.errors import ContractError
-from morebench.files import atomic_directory, atomic_path, read_json, verify, write_json
-
-__all__ = [
-    "atomic_directory",
-    "atomic_path",
-    "read_json",
-    "read_parquet",
-    "read_tsv",
-    "write_json",
-    "write_parquet",
-    "write_tsv",
-]
+from morebench.files import atomic_path, verify
 
 
 def write_parquet(path: str | Path, frame: pd.DataFrame) -> None:

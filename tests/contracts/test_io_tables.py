@@ -12,15 +12,8 @@ from hypothesis import strategies as st
 from tests.seal import names, seal
 
 from morebench.errors import ContractError
-from morebench.io.atomic import (
-    atomic_directory,
-    atomic_path,
-    read_json,
-    read_parquet,
-    write_json,
-    write_parquet,
-    write_tsv,
-)
+from morebench.files import atomic_directory, atomic_path, read_json, write_json
+from morebench.io.tables import read_parquet, write_parquet, write_tsv
 
 
 class Stop(Exception):
