@@ -32,7 +32,7 @@ SUMMARY_KEYS = ["dataset", "split", "task", "method", "title", "track", "metric"
 
 
 def statuses(config: Config, paths: Paths) -> dict[Run, Status | None]:
-    """Read the status of every run; None where it left none, failed where it is damaged."""
+    """Read the status of every run; None where it left none, failed where it is none."""
     found: dict[Run, Status | None] = {}
     for run in runs(config):
         directory = paths.embedding(run)

@@ -136,9 +136,9 @@ def run(directory: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the work directory named on the command line."""
-    die_with_parent(signal.SIGKILL)
-    directory = Path(sys.argv[1])
+    """Run the work directory named on the command line, for the process named after it."""
+    directory, parent = Path(sys.argv[1]), int(sys.argv[2])
+    die_with_parent(signal.SIGKILL, parent)
     write_json(directory / RESULT_FILE, run(directory))
 
 

@@ -49,7 +49,7 @@ def atomic_path(path: str | Path, *, checksum: bool = True) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(target)
     try:
-        with _room(target):
+        with room_for(target):
             yield temporary
             _sync(temporary)
         os.chmod(temporary, 0o644)
@@ -73,7 +73,7 @@ def atomic_directory(path: str | Path, *, checksums: bool = True) -> Iterator[Pa
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{TEMPORARY}{target.name}-"))
     try:
-        with _room(target):
+        with room_for(target):
             yield temporary
             if checksums:
                 _record_all(temporary)
@@ -86,7 +86,7 @@ def atomic_directory(path: str | Path, *, checksums: bool = True) -> Iterator[Pa
 
 
 @contextmanager
-def _room(target: Path) -> Iterator[None]:
+def room_for(target: Path) -> Iterator[None]:
     """Say in one line that a disk, a quota or a limit on files leaves no room for a target."""
     try:
         yield

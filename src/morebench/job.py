@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import warnings
@@ -19,12 +20,20 @@ QUIET = (
 )
 
 
-def die_with_parent(number: signal.Signals) -> None:
-    """Ask Linux to send this process a signal when its parent dies, so that no orphan runs on."""
+def die_with_parent(number: signal.Signals, parent: int | None = None) -> None:
+    """Ask Linux to send this process a signal when its parent dies, so that no orphan runs on.
+
+    Parameters
+    ----------
+    parent
+        The process that started this one, which may have died before it was asked for.
+    """
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(1, number)
+    if parent is not None and os.getppid() != parent:
+        os.kill(os.getpid(), number)
 
 
 def run(main: Callable[..., Any]) -> None:

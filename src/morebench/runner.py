@@ -198,24 +198,25 @@ def gpu_models(folder: Path) -> list[str]:
 
 
 def verdict(watched: Watched, result: Mapping[str, Any] | None, limits: Limits) -> tuple[str, str]:
-    """Return state and reason of a run from how its process ended and what it wrote."""
+    """Return state and reason of a run from how its process ended and what it wrote.
+
+    Reasons stand in tables, which are the same for the same configuration: what was measured
+    is in the status.
+    """
     if watched.stopped == "memory":
-        return "out_of_memory", (
-            f"resident memory reached {watched.peak_rss_mb:.0f} MiB, the limit is "
-            f"{limits.mem_mb:.0f} MiB"
+        return (
+            "out_of_memory",
+            f"resident memory went beyond it: the limit is {limits.mem_mb:.0f} MiB",
         )
     if watched.stopped == "time":
-        return (
-            "timeout",
-            f"stopped after {watched.wall_s:.0f} s, the limit is {limits.wall_s:.0f} s",
-        )
+        return "timeout", f"did not end in time: the limit is {limits.wall_s:.0f} s"
     if result is not None:
         return str(result["state"]), str(result["reason"])
     if watched.code < 0:
         name = signal.Signals(-watched.code).name
         # The kernel's out-of-memory killer sends SIGKILL; a small process was not its victim.
         if name == "SIGKILL" and watched.peak_rss_mb > limits.mem_mb / 2:
-            return "out_of_memory", f"killed ({name}) at {watched.peak_rss_mb:.0f} MiB"
+            return "out_of_memory", f"killed ({name}) beyond half of {limits.mem_mb:.0f} MiB"
         return "failed", f"ended by {name}"
     return "failed", f"exited with code {watched.code} and wrote no result"
 
@@ -272,7 +273,7 @@ def run(
         task = {k: settings[k] for k in ("entry", "outputs", "inductive", "packages", "params")}
         write_json(work / TASK_FILE, {**task, "seed": status.seed, "threads": limits.threads})
         # -P and the work directory: neither modules nor data of the caller's folder are near.
-        command = [str(interpreter), "-P", "-m", "morebench.child", str(work)]
+        command = [str(interpreter), "-P", "-m", "morebench.child", str(work), str(os.getpid())]
         environment = child_environment(limits.threads, work, limits.gpu)
         watched = watch(command, environment, limits, log, work)
         written = work / RESULT_FILE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import time
 from copy import deepcopy
@@ -31,11 +30,6 @@ def submitted(slurm, before) -> list[dict[str, str]]:
     return [job for number, job in sorted(slurm.jobs().items()) if number not in before]
 
 
-def unmeasured(text: str) -> str:
-    """Return a table without the memory at which a process was stopped."""
-    return re.sub(r"memory reached \d+ MiB", "memory reached", text)
-
-
 @pytest.fixture(scope="module")
 def runs(slurm, tmp_path_factory, tiny_config):
     """The same configuration on Slurm and on this machine, at the same time."""
@@ -57,7 +51,7 @@ def test_tables_equal_those_of_a_local_run(runs):
         ours, theirs = (p.root / f"results/tables/{name}.tsv" for p in (remote, local))
         assert ours.exists(), remote.output()
         assert theirs.exists(), here.stdout
-        assert unmeasured(ours.read_text()) == unmeasured(theirs.read_text()), name
+        assert ours.read_text() == theirs.read_text(), name
     scores = pd.read_csv(remote.root / "results/tables/scores.tsv", sep="\t")
     totals = scores[(scores["metric"] == "total") & (scores["status"] == "ok")]
     assert sorted(totals["method"]) == ["pca", "pca_gpu"] and totals["value"].between(0, 1).all()
@@ -126,7 +120,8 @@ def test_a_cancelled_run_leaves_nothing_in_the_queue(slurm, tmp_path, tiny_confi
         assert process.poll() is None and time.monotonic() < end, project.output()
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    assert process.wait(120) != 0
+    assert process.wait(300) != 0
+    end = time.monotonic() + 60
     while slurm.active():
         assert time.monotonic() < end, slurm.jobs()
         time.sleep(0.1)

@@ -21,8 +21,9 @@ from morebench.aggregate import (
     write_tables,
 )
 from morebench.config import load
+from morebench.errors import Damaged
 from morebench.evaluate import SCORE_COLUMNS
-from morebench.files import write_json
+from morebench.files import atomic_directory, write_json
 from morebench.io.outputs import Status, write_status
 from morebench.io.tables import write_parquet
 from morebench.paths import Paths
@@ -222,14 +223,24 @@ def test_nothing_at_all_gives_tables_of_missing_cells(config, paths, tmp_path):
         assert text.count("\n") == 1, name
 
 
-def test_a_damaged_status_is_a_failure_of_its_run_only(config, paths):
+def test_a_run_that_lost_its_output_is_no_failure_of_its_method(config, paths):
     everything(config, paths)
-    (paths.embedding(Run("d", "all", "scvi", 0)) / "output.h5ad").unlink()
+    folder = paths.embedding(Run("d", "all", "scvi", 0))
+    (folder / "output.h5ad").unlink()
+    with pytest.raises(Damaged, match=f"output.h5ad is missing; delete the folder {folder} and"):
+        statuses(config, paths)
+
+
+def test_a_status_that_is_none_is_a_failure_of_its_run_only(config, paths):
+    everything(config, paths)
+    folder = paths.embedding(Run("d", "all", "scvi", 0))
+    with atomic_directory(folder) as directory:
+        write_json(directory / "status.json", {"state": "ok"})
     found = statuses(config, paths)
     bad = {run: s for run, s in found.items() if s.state != "ok"}
     assert [run for run in bad] == [Run("d", "all", "scvi", 0)]
     assert bad[Run("d", "all", "scvi", 0)].state == "failed"
-    assert "output.h5ad is missing" in bad[Run("d", "all", "scvi", 0)].reason
+    assert "not a status" in bad[Run("d", "all", "scvi", 0)].reason
 
 
 def test_scores_of_a_method_that_left_the_configuration_are_left_out(config, paths):

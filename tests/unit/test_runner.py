@@ -373,10 +373,10 @@ def test_the_log_is_continued_and_stdin_is_empty(tmp_path):
         # it ended while its libraries were unloaded: the result stands
         (Watched(-11, "", 1, 1, 100), {"state": "ok", "reason": ""}, ("ok", "")),
         (Watched(-9, "memory", 1, 1, 1200), {"state": "ok", "reason": ""},
-         ("out_of_memory", "resident memory reached 1200 MiB, the limit is 1000 MiB")),
+         ("out_of_memory", "resident memory went beyond it: the limit is 1000 MiB")),
         (Watched(-9, "time", 61, 1, 10), None,
-         ("timeout", "stopped after 61 s, the limit is 60 s")),
-        (Watched(-9, "", 1, 1, 900), None, ("out_of_memory", "killed (SIGKILL) at 900 MiB")),
+         ("timeout", "did not end in time: the limit is 60 s")),
+        (Watched(-9, "", 1, 1, 900), None, ("out_of_memory", "killed (SIGKILL) beyond half of 1000 MiB")),
         (Watched(-9, "", 1, 1, 400), None, ("failed", "ended by SIGKILL")),
         (Watched(-6, "", 1, 1, 900), None, ("failed", "ended by SIGABRT")),
         (Watched(3, "", 1, 1, 1), None, ("failed", "exited with code 3 and wrote no result")),

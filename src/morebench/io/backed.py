@@ -6,6 +6,7 @@ read from its beginning to its end: rows in another order are parted into files 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from morebench.errors import DataError
+from morebench.files import room_for
 from morebench.io.counts import as_counts
 
 #: Cells of a block: 20,000 of 5,000 counts above 0 are 800 MB.
@@ -88,7 +90,7 @@ class BackedCounts:
         """Part the file's rows into the blocks that they belong to, then sort each block."""
         stored = np.sort(self.rows)
         place = np.argsort(self.rows)  # of the stored rows among the cells
-        with TemporaryDirectory(prefix="morebench-blocks-") as name:
+        with TemporaryDirectory(prefix="morebench-blocks-") as name, room_for(Path(name)):
             folder = Path(name)
             done = 0
             for block in replace(self, rows=stored)._ascending(size):
@@ -160,18 +162,38 @@ def _opened(path: Path, key: str, where: str) -> Iterator[Any]:
         yield matrix
 
 
-def put_counts(path: Path, key: str, counts: Counts) -> None:
-    """Replace a matrix of an HDF5 file by counts, block by block; as anndata writes csr."""
-    import h5py
-    from anndata.io import sparse_dataset, write_elem
+def put_counts(path: Path, key: str, counts: BackedCounts) -> None:
+    """Replace a matrix of an HDF5 file by counts, block by block; as anndata writes csr.
 
+    The room that they take is asked for first: HDF5 crashes the process where it finds none.
+    """
+    import h5py
+
+    n = counts.shape[0]
+    n_values = int(found_in(counts[np.argsort(counts.rows)]).sum())
+    _take_room(path, 8 * (n_values + n + 1))
     with h5py.File(path, "r+") as file:
         del file[key]
-        for block in blocks_of(counts):
-            if key in file:
-                sparse_dataset(file[key]).append(block)
-            else:  # with room for more values than 32 bits count
-                write_elem(file, key, block, dataset_kwargs={"indptr_dtype": np.int64})
+        group = file.create_group(key)
+        group.attrs.update(
+            {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": counts.shape}
+        )
+        data = group.create_dataset("data", (n_values,), np.float32)
+        indices = group.create_dataset("indices", (n_values,), np.int32)
+        indptr = group.create_dataset("indptr", (n + 1,), np.int64)
+        indptr[0] = row = done = 0
+        for block in counts.blocks():
+            stop = done + block.nnz
+            data[done:stop], indices[done:stop] = block.data, block.indices
+            indptr[row + 1 : row + 1 + block.shape[0]] = done + block.indptr[1:].astype(np.int64)
+            row, done = row + block.shape[0], stop
+
+
+def _take_room(path: Path, n_bytes: int) -> None:
+    """Let a file grow by that and a little more; HDF5 gives back what it does not need."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size + n_bytes + 2**20)
 
 
 def without_counts(shape: Sequence[int]) -> sp.csr_matrix:
@@ -187,7 +209,7 @@ def _append(stem: Path, block: sp.csr_matrix, place: np.ndarray) -> None:
     values = (block.data, block.indices, np.diff(block.indptr), place)
     for (suffix, kind), kept in zip(_KINDS.items(), values, strict=True):
         with stem.with_suffix(suffix).open("ab") as file:
-            np.asarray(kept, dtype=kind).tofile(file)
+            file.write(np.ascontiguousarray(kept, dtype=kind).data)
 
 
 def _sorted(stem: Path, n_columns: int) -> sp.csr_matrix:

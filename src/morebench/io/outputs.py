@@ -13,7 +13,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from morebench.contract import MethodOutput
-from morebench.errors import ContractError
+from morebench.errors import ContractError, Damaged
 from morebench.files import atomic_path, read_json, verify, write_json
 from morebench.io.hdf5 import check_hdf5
 from morebench.registry import OUTPUT_KINDS, STATES
@@ -59,8 +59,18 @@ def write_status(directory: str | Path, status: Status) -> None:
 
 
 def read_status(directory: str | Path) -> Status:
-    """Read ``status.json``; an ok status without its output breaks the contract."""
+    """Read ``status.json`` of a run.
+
+    Raises
+    ------
+    Damaged
+        The status or the output of an ok run is not there, or not what was written.
+    ContractError
+        It is no status.
+    """
     path = Path(directory) / STATUS_FILE
+    if not path.is_file():
+        raise Damaged(f"{path}: is not there; delete the folder {path.parent} and run again")
     content = read_json(path)
     known = {f.name for f in fields(Status)}
     if set(content) != known:
@@ -68,7 +78,10 @@ def read_status(directory: str | Path) -> Status:
     if content["state"] not in STATES:
         raise ContractError(f"{path}: state {content['state']!r}, expected one of {STATES}")
     if content["state"] == "ok" and not (Path(directory) / OUTPUT_FILE).is_file():
-        raise ContractError(f"{path}: the state is ok but {OUTPUT_FILE} is missing")
+        raise Damaged(
+            f"{path}: the state is ok but {OUTPUT_FILE} is missing; delete the folder "
+            f"{path.parent} and run again"
+        )
     return Status(**content)
 
 
