@@ -15,18 +15,39 @@ def limited(size):
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
+def limited_run(project, target, size):
+    """Run Snakemake where no file may be larger than that; return code and output."""
+    project.start("--version").wait()  # writes the configuration
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--configfile", "test.yaml", "--cores", "2", target],
+        cwd=project.root, preexec_fn=limited(size), capture_output=True, text=True,
+        timeout=LIMIT_S,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_counts_that_find_no_room_are_an_error_and_no_crash(tmp_path, undisturbed):
+    """They are written block by block, where HDF5 itself would end the process."""
+    project = Faulty(tmp_path / "counts")
+    target = "results/inputs/tiny/all.h5ad"
+    assert project.snakemake("results/splits/tiny/all.parquet").returncode == 0
+    code, output = limited_run(project, target, (undisturbed.root / target).stat().st_size // 2)
+    assert code != 0
+    assert f"error: {target}: there is no room for it (" in output, output
+    assert "Traceback" not in output
+    assert not (project.root / target).exists()
+    assert not list((project.root / "results").rglob(".tmp-*"))
+    assert project.snakemake(target).returncode == 0
+    made, expected = (p.root / target for p in (project, undisturbed))
+    assert made.read_bytes() == expected.read_bytes()
+
+
 def test_a_full_disk_fails_the_job_and_the_next_run_makes_the_file(tmp_path, undisturbed):
     project = Faulty(tmp_path / "full")
     target = "results/splits/tiny/all.parquet"
     whole = (undisturbed.root / "results/prepared/tiny.h5mu").stat().st_size
-    project.start("--version").wait()  # writes the configuration
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--configfile", "test.yaml", "--cores", "2", target],
-        cwd=project.root, preexec_fn=limited(whole // 2), capture_output=True, text=True,
-        timeout=LIMIT_S,
-    )  # fmt: skip
-    output = done.stdout + done.stderr
-    assert done.returncode != 0
+    code, output = limited_run(project, target, whole // 2)
+    assert code != 0
     assert "error: results/prepared/tiny.h5mu: there is no room for it (" in output, output
     assert "make room and run again" in output
     assert not [n for n in project.written() if n.startswith(("prepared", "truth", "splits"))
