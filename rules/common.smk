@@ -7,12 +7,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+START = time.time()
 ROOT = Path(workflow.basedir)
 SOURCE = ROOT / "src"
 sys.path.insert(0, str(SOURCE))
@@ -414,8 +416,13 @@ def written_last():
 
 
 def tidy():
-    """After a run that ended well: remove what earlier ones that were killed left half written."""
+    """After a run that ended well: remove what earlier ones that were killed left half written.
+
+    What is younger than this run may be another one's that works in the same folder.
+    """
     for path in list(RESULTS.rglob(f"{TEMPORARY}*")):
+        if not path.exists() or path.stat().st_mtime > START:
+            continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)  # it may stand in one that is gone already
         else:

@@ -1,4 +1,4 @@
-"""The leak canary (DESIGN, section 5): labels that a method must not see must not matter.
+"""The leak canary: labels that a method must not see must not matter.
 
 A small dataset is taken from its source file through prepare, split and input to every method's
 process, twice: as it is, and with the hidden labels permuted in the source, so in every file

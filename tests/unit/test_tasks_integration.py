@@ -16,7 +16,6 @@ from morebench.tasks import integration
 from morebench.tasks.contract import Candidate, TaskData
 
 NAMES = [m.name for m in METRICS.values() if m.task == "integration"]
-TOTALS = ("batch_total", "bio_total", "total")
 BATCH_METRICS = (
     *("bras", "ilisi", "kbet", "graph_connectivity", "pcr", "cilisi"),
     *("isolated_labels", "scgraph"),

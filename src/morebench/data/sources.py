@@ -199,7 +199,7 @@ def load(name: str, dataset: DatasetConfig, files: Sequence[Path] = ()) -> Raw:
     name
         Of the dataset, for errors.
     files
-        The downloaded files of a dataset from the web (``remote.obtain``).
+        The downloaded files of a dataset from the web (``obtain.obtain``).
 
     Returns
     -------

@@ -59,7 +59,7 @@ def make_split(
     partial: Partial | None,
     derive: Derive | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Make one split of a dataset (DESIGN, section 5).
+    """Make one split of a dataset.
 
     Parameters
     ----------

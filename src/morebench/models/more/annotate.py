@@ -1,4 +1,4 @@
-"""Annotation of cells from labelled ones (DESIGN 6.8).
+"""Annotation of cells from labelled ones.
 
 A convex classifier, calibrated; uncertain cells are then decided again by what surrounds
 them; where nothing is credible, the answer is ``unknown``.

@@ -1,4 +1,4 @@
-"""Expression branch (DESIGN 6.3): normalised counts and their truncated SVD."""
+"""Expression branch: normalised counts and their truncated SVD."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Drop(nn.Module):
 
 
 class Adapter(nn.Module):
-    """LayerNorm, bottleneck, latent width: one for each branch (DESIGN 6.4)."""
+    """LayerNorm, bottleneck, latent width: one for each branch."""
 
     def __init__(self, n_in: int, n_hidden: int, n_latent: int, dropout: float) -> None:
         super().__init__()

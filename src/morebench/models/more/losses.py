@@ -1,4 +1,4 @@
-"""Terms of the objective (DESIGN 6.7): each takes tensors and returns a scalar."""
+"""Terms of the objective: each takes tensors and returns a scalar."""
 
 from __future__ import annotations
 

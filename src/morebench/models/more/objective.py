@@ -1,4 +1,4 @@
-"""The objective of a training step (DESIGN 6.7): every term that applies, weighted."""
+"""The objective of a training step: every term that applies, weighted."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Progressive mask refinement: uncertain cells are decided again, the surest first.
 
 Evidence beside the classifier's: neighbours that are decided, marker genes, and the cell's
-over-cluster (DESIGN 6.8).
+over-cluster.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Structure branch (DESIGN 6.3) and the pairs of the sparse alignment (DESIGN 6.7)."""
+"""Structure branch and the pairs of the sparse alignment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The untrained path (DESIGN 6.9): branches side by side, batches joined by mutual pairs."""
+"""The untrained path: branches side by side, batches joined by mutual pairs."""
 
 from __future__ import annotations
 
