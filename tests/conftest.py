@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import yaml
 
 REPOSITORY = Path(__file__).parents[1]
 BATCHES = ("b1", "b2", "b3")
@@ -20,6 +21,12 @@ TYPES = ("T cell", "B cell", "NK cell", "Monocyte")
 def repository():
     """The folder that the Snakefile stands in."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> dict:
+    """The configuration of a small whole run."""
+    return yaml.safe_load((REPOSITORY / "tests/configs/tiny.yaml").read_text())
 
 
 @pytest.fixture(scope="session")

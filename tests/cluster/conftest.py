@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.cluster.slurm import Slurm, missing
-from tests.workflow.conftest import ROOT, Project
+from tests.workflow.conftest import Project
 
 # The documented profile, but for how often Slurm is asked, and where its partitions are told.
 PROFILE = (
@@ -48,11 +48,6 @@ class Submitted(Project):
     def output(self) -> str:
         """Return what Snakemake printed."""
         return (self.root / "slurm.out").read_text()
-
-
-@pytest.fixture(scope="session")
-def tiny_config() -> dict:
-    return yaml.safe_load((ROOT / "tests/configs/tiny.yaml").read_text())
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -61,8 +60,3 @@ class Project:
         text = path.read_text()
         assert old in text, f"{old!r} is not in {name}"
         path.write_text(text.replace(old, new, 1))
-
-
-@pytest.fixture(scope="session")
-def tiny_config() -> dict:
-    return yaml.safe_load((ROOT / "tests/configs/tiny.yaml").read_text())
