@@ -136,8 +136,8 @@ def run(directory: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the work directory named on the command line, for the process named after it."""
-    directory, parent = Path(sys.argv[1]), int(sys.argv[2])
+    """Run the work directory named on the command line, for the process named before it."""
+    parent, directory = int(sys.argv[1]), Path(sys.argv[2])
     die_with_parent(signal.SIGKILL, parent)
     write_json(directory / RESULT_FILE, run(directory))
 

@@ -273,7 +273,7 @@ def run(
         task = {k: settings[k] for k in ("entry", "outputs", "inductive", "packages", "params")}
         write_json(work / TASK_FILE, {**task, "seed": status.seed, "threads": limits.threads})
         # -P and the work directory: neither modules nor data of the caller's folder are near.
-        command = [str(interpreter), "-P", "-m", "morebench.child", str(work), str(os.getpid())]
+        command = [str(interpreter), "-P", "-m", "morebench.child", str(os.getpid()), str(work)]
         environment = child_environment(limits.threads, work, limits.gpu)
         watched = watch(command, environment, limits, log, work)
         written = work / RESULT_FILE
