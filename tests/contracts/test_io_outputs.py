@@ -432,5 +432,5 @@ def test_a_status_with_other_keys_is_refused(tmp_path):
 
 def test_ok_without_an_output_is_refused(tmp_path):
     write_status(tmp_path, status_of(state="ok"))
-    with pytest.raises(ContractError, match="state is ok but output.h5ad is missing"):
+    with pytest.raises(Damaged, match="state is ok but output.h5ad is missing"):
         read_status(tmp_path)
