@@ -1,6 +1,5 @@
 """A small dataset, with what the workflow's own code makes of it and methods make of that."""
 
-import json
 import shutil
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from morebench import canary, child
 from morebench.config import load, methods_of
 from morebench.evaluate import task_data
+from morebench.files import copy, write_json
 from morebench.io.inputs import write_labels
 from morebench.io.outputs import read_output
 from morebench.io.splits import read_split
@@ -51,7 +51,7 @@ class World:
         work = self.folder / f"work-{name}-{split}-{shown}"
         work.mkdir()
         for target, source in canary.files_of(method, paths).items():
-            shutil.copyfile(source, work / target)
+            copy(source, work / target)
         table = read_split(paths.split(canary.DATASET, split))
         ids, labels = table["cell_id"].to_numpy(object), table["label"].to_numpy(object)
         if method.spec.truth:
@@ -62,7 +62,7 @@ class World:
             write_labels(work / child.LABELS_FILE, ids, labels)
         told = method.settings()
         task = {k: told[k] for k in ("entry", "outputs", "inductive", "packages", "params")}
-        (work / child.TASK_FILE).write_text(json.dumps({**task, "seed": 0, "threads": 1}))
+        write_json(work / child.TASK_FILE, {**task, "seed": 0, "threads": 1})
         result = child.run(work)
         output = None
         if result["state"] == "ok":
