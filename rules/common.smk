@@ -25,7 +25,7 @@ from morebench.data.sources import local_files
 from morebench.data.spec import Partial, splits_of
 from morebench.digest import code_digest
 from morebench.errors import MorebenchError
-from morebench.files import TEMPORARY, atomic_path
+from morebench.files import atomic_path, remove_leftovers
 from morebench.paths import Paths
 from morebench.robustness.plan import curves
 from morebench.selftest.plan import DATASET as SELFTEST
@@ -416,17 +416,8 @@ def written_last():
 
 
 def tidy():
-    """After a run that ended well: remove what earlier ones that were killed left half written.
-
-    What is younger than this run may be another one's that works in the same folder.
-    """
-    for path in list(RESULTS.rglob(f"{TEMPORARY}*")):
-        if not path.exists() or path.stat().st_mtime > START:
-            continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)  # it may stand in one that is gone already
-        else:
-            path.unlink(missing_ok=True)
+    """After a run that ended well: remove what earlier ones left that were killed or failed."""
+    remove_leftovers(RESULTS, START)
     shutil.rmtree(RESULTS / "partial", ignore_errors=True)
 
 

@@ -147,6 +147,23 @@ def copy(source: Path, target: Path) -> None:
         _record(target, _recorded(source)[0])
 
 
+def remove_leftovers(folder: Path, before: float) -> None:
+    """Remove what writers that were killed left half written, anywhere in a folder.
+
+    Parameters
+    ----------
+    before
+        Seconds since the epoch: what changed after may be somebody's who works there now.
+    """
+    for path in list(folder.rglob(f"{TEMPORARY}*")):
+        if not path.exists() or path.stat().st_mtime > before:  # or gone with its folder
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def write_json(path: str | Path, content: Mapping[str, Any], *, checksum: bool = True) -> None:
     """Write JSON with sorted keys, so that equal content is an equal file."""
     with atomic_path(path, checksum=checksum) as temporary:

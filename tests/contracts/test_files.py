@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from morebench import files
 from morebench.errors import Damaged
-from morebench.files import atomic_directory, atomic_path, copy, read_json, verify, write_json
+from morebench.files import (
+    atomic_directory,
+    atomic_path,
+    copy,
+    read_json,
+    remove_leftovers,
+    verify,
+    write_json,
+)
 from morebench.io.tables import read_parquet, read_tsv, write_parquet, write_tsv
 
 
@@ -143,6 +151,18 @@ def test_a_copy_is_checked_and_has_its_checksum_under_its_own_name(tmp_path):
         with pytest.raises(Damaged):
             copy(tmp_path / name, tmp_path / "never")
     assert not (tmp_path / "never").exists()
+
+
+def test_leftovers_go_but_for_young_ones(tmp_path):
+    nested = tmp_path / "a" / ".tmp-run-x" / ".tmp-in-it"
+    nested.parent.mkdir(parents=True)
+    for path in (nested, tmp_path / ".tmp-old-t.tsv", tmp_path / "a" / "kept.tsv"):
+        path.write_text("x")
+    for path in (*tmp_path.rglob("*"),):
+        os.utime(path, (1000, 1000))
+    (tmp_path / ".tmp-young-t.tsv").write_text("x")
+    remove_leftovers(tmp_path, 2000)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == [".tmp-young-t.tsv", "a", "kept.tsv"]
 
 
 def test_files_that_people_edit_have_no_checksum(tmp_path):

@@ -3,11 +3,13 @@
 import os
 
 import anndata
+import h5py
 import mudata
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from anndata.io import write_elem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.seal import seal
@@ -19,6 +21,7 @@ from morebench.io.prepared import (
     TRUTH_COLUMNS,
     check_prepared,
     opaque_ids,
+    open_prepared,
     read_prepared,
     read_truth,
     spells,
@@ -73,6 +76,27 @@ def test_what_is_written_is_read(tmp_path):
     for name in ("rna", "adt"):
         np.testing.assert_array_equal(found.mod[name].X.toarray(), prepared().mod[name].X.toarray())
     write_prepared(tmp_path / "e.h5mu", found, truth())  # reading and writing adds nothing
+
+
+@pytest.mark.parametrize(
+    "place", ["uns", "obsm", "mod/rna/uns", "mod/rna/obsm", "mod/rna/layers", "mod/rna/raw"]
+)
+def test_what_came_into_the_file_is_found_by_its_reader(place, tmp_path):
+    path = tmp_path / "d.h5mu"
+    write_prepared(path, prepared(), truth())
+    with h5py.File(path, "r+") as file:
+        if place.endswith("raw"):
+            write_elem(file, place, {"X": np.ones((N, G))})
+        elif place.endswith("uns"):
+            write_elem(file, f"{place}/published", np.ones(3))
+        else:
+            shape = (N, G) if place.endswith("layers") else (N, 2)
+            write_elem(file, f"{place}/published", np.ones(shape))
+    seal(path)
+    words = f"{place.rpartition('/')[2]} (.*published|is not empty)"
+    for read in (read_prepared, open_prepared):
+        with pytest.raises(ContractError, match=words):
+            read(path)
 
 
 @pytest.mark.parametrize("name", ["cell_type", "rna:cell_type", "leiden", "doublet", "barcode"])

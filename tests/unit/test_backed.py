@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from morebench.data.features import make_input
+from morebench.data.peek import peek
 from morebench.data.prepare import prepare
 from morebench.data.spec import DatasetConfig, Features
 from morebench.errors import DataError
@@ -83,6 +84,14 @@ def test_masks_choose_too_and_nothing_is_read_by_choosing(file):
 def test_counts_by_columns_are_refused(file):
     with pytest.raises(DataError, match=r"by_columns is stored by columns \(csc\).*valid.*csr"):
         backed(file, "layers/by_columns", "datasets.d")
+
+
+def test_counts_by_columns_are_refused_before_a_run(file):
+    told = {"path": str(file), "layer": "by_columns", "batch": "batch", "shards": {"number": 2}}
+    with pytest.raises(DataError, match=r"datasets.d: .*stored by columns \(csc\)"):
+        peek("d", DatasetConfig.model_validate(told))
+    obs, n_genes = peek("d", DatasetConfig.model_validate({**told, "layer": "dense"}))
+    assert (len(obs), n_genes) == (N, G)
 
 
 def test_a_value_that_is_no_count_is_found_in_its_rows(tmp_path):

@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from morebench.data.annotate import annotate, extracted
 from morebench.data.mapping import check_unique, column
 from morebench.data.members import matching, members_of, one_matching, patterns_of
-from morebench.data.raw import Modality, join_obs, modality_of, shared_genes
+from morebench.data.raw import Modality, join_obs, modality_of, stacked
 from morebench.data.readers import read_file
 from morebench.data.readers.text import header_of, read_text, separator_of
 from morebench.data.spec import DatasetConfig
@@ -156,21 +156,6 @@ def sample_of(path: Path, entry: Read, several: bool, where: str) -> str | None:
     return stem or path.parent.name
 
 
-def _stacked(parts: Sequence[Modality], where: str) -> Modality:
-    if len(parts) == 1:
-        return parts[0]
-    genes = shared_genes([p.var.index for p in parts], where)
-    cells = parts[0].cells.append([p.cells for p in parts[1:]])
-    doubled = cells[cells.duplicated()]
-    if len(doubled):
-        raise DataError(
-            f"{where}: {len(doubled)} cells stand in two files, the first is {doubled[0]!r}; name "
-            "the files' samples with 'sample:'"
-        )
-    rows = [p.counts_mg[:, p.var.index.get_indexer(genes)] for p in parts]
-    return Modality(sp.vstack(rows).tocsr(), cells, parts[0].var.loc[genes])
-
-
 def read_files(
     files: Sequence[Path], dataset: DatasetConfig, where: str
 ) -> tuple[pd.DataFrame, dict[str, Modality]]:
@@ -233,4 +218,4 @@ def read_files(
         for number, table in enumerate(dataset.annotation):
             obs = annotate(obs, own, table, members, f"{where}.annotation[{number}]")
             own = own.loc[obs.index]
-    return obs, {name: _stacked(found, f"{where}[{name}]") for name, found in parts.items()}
+    return obs, {name: stacked(found, f"{where}[{name}]") for name, found in parts.items()}

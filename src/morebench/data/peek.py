@@ -13,10 +13,12 @@ from morebench.data.sources import (
     check_shared_cells,
     file_of,
     h5mu_obs,
+    in_file,
     in_part,
     local_files,
     main_modality,
     modality_names,
+    stays_in_file,
 )
 from morebench.data.spec import DatasetConfig
 from morebench.errors import DataError
@@ -91,7 +93,9 @@ def peek(name: str, dataset: DatasetConfig) -> tuple[pd.DataFrame, int] | None:
             seen = _peek_h5ad(part.path, part.layer or dataset.layer, at)
             frames.append(in_part(map_obs(seen.obs, dataset, at, part), i))
             names.append(seen.genes)
-        return settle(pd.concat(frames), dataset, where), len(shared_genes(names, where))
+        return settle(pd.concat(frames), dataset, where), len(
+            shared_genes(names, f"{where}.concat")
+        )
     if isinstance(dataset.path, dict):
         found = {
             str(m): _peek_h5ad(p, dataset.layer, f"{where}, {m}") for m, p in dataset.path.items()
@@ -99,6 +103,9 @@ def peek(name: str, dataset: DatasetConfig) -> tuple[pd.DataFrame, int] | None:
         obs = join_obs([s.obs for s in found.values()])
     elif str(dataset.path).endswith(".h5mu"):
         obs, found = _peek_h5mu(dataset, where)
+    elif stays_in_file(dataset):
+        obs, counted = in_file(dataset, where)
+        found = {dataset.modality: _Seen(obs, counted.var.index)}
     else:
         found = {dataset.modality: _peek_h5ad(str(dataset.path), dataset.layer, where)}
         obs = found[dataset.modality].obs

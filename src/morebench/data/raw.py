@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import scipy.sparse as sp
 
 from morebench.data.mapping import check_unique
 from morebench.errors import DataError, MorebenchError, listed
@@ -114,5 +115,27 @@ def shared_genes(genes: Sequence[pd.Index], where: str) -> pd.Index:
     for other in genes[1:]:
         shared = shared[shared.isin(other)]
     if len(shared) == 0:
-        raise DataError(f"{where}: the files of concat have no gene name in common")
+        raise DataError(f"{where}: the files have no gene name in common")
     return shared
+
+
+def stacked(parts: Sequence[Modality], where: str) -> Modality:
+    """Return the cells of all parts, on the features that all have.
+
+    Raises
+    ------
+    DataError
+        If there are none, or a cell stands in two parts.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    genes = shared_genes([p.var.index for p in parts], where)
+    cells = parts[0].cells.append([p.cells for p in parts[1:]])
+    doubled = cells[cells.duplicated()]
+    if len(doubled):
+        raise DataError(
+            f"{where}: {len(doubled)} cells stand in two files, the first is {doubled[0]!r}; name "
+            "the files' samples with 'sample:'"
+        )
+    rows = [p.counts_mg[:, p.var.index.get_indexer(genes)] for p in parts]
+    return Modality(sp.vstack(rows).tocsr(), cells, parts[0].var.loc[genes])

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import pandas as pd
-import scipy.sparse as sp
 
 from morebench.data.assemble import read_files
 from morebench.data.mapping import check_held_out, map_obs, settle
@@ -20,7 +19,7 @@ from morebench.data.raw import (
     join_obs,
     modality_of,
     readable,
-    shared_genes,
+    stacked,
 )
 from morebench.data.readers.h5ad import read_h5ad
 from morebench.data.spec import DatasetConfig, resolve
@@ -59,8 +58,19 @@ def _read_h5ad(path: str, layer: str | None, where: str) -> AnnData:
         return read_h5ad(found, where, layer=layer)
 
 
-def _in_file(dataset: DatasetConfig, where: str) -> tuple[pd.DataFrame, Modality]:
-    """Return the cells and counts of an h5ad that may exceed memory: the counts stay in it."""
+def stays_in_file(dataset: DatasetConfig) -> bool:
+    """Tell whether a dataset of one h5ad may exceed memory, so that its counts are not read."""
+    return dataset.shards is not None and dataset.derive is None
+
+
+def in_file(dataset: DatasetConfig, where: str) -> tuple[pd.DataFrame, Modality]:
+    """Return the cells and counts of an h5ad whose counts stay in it.
+
+    Raises
+    ------
+    DataError
+        As for other files, or where the counts are stored by columns.
+    """
     import h5py
     from anndata.io import read_elem
 
@@ -144,8 +154,8 @@ def _from_path(dataset: DatasetConfig, where: str) -> tuple[pd.DataFrame, dict[s
         parts = {m: data.mod[key] for m, key in chosen.items()}
         found = {m: modality_of(p, dataset.layer, f"{where}[{m}]") for m, p in parts.items()}
         obs = h5mu_obs(data.obs, {key: data.mod[key].obs for key in chosen.values()})
-    elif dataset.shards is not None and dataset.derive is None:
-        obs, part = _in_file(dataset, where)
+    elif stays_in_file(dataset):
+        obs, part = in_file(dataset, where)
         found = {dataset.modality: part}
     else:
         data = _read_h5ad(str(paths), dataset.layer, where)
@@ -163,11 +173,7 @@ def _from_parts(dataset: DatasetConfig, where: str) -> tuple[pd.DataFrame, dict[
         modality = modality_of(data, None, at)
         modality.cells = in_part(pd.DataFrame(index=modality.cells), i).index
         parts.append(modality)
-    genes = shared_genes([p.var.index for p in parts], where)
-    stacked = sp.vstack([p.counts_mg[:, p.var.index.get_indexer(genes)] for p in parts]).tocsr()
-    cells = parts[0].cells.append([p.cells for p in parts[1:]])
-    merged = Modality(stacked, cells, parts[0].var.loc[genes])
-    return pd.concat(frames), {dataset.modality: merged}
+    return pd.concat(frames), {dataset.modality: stacked(parts, f"{where}.concat")}
 
 
 def in_part(table: pd.DataFrame, part: int) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,6 +20,10 @@ import scipy.sparse as sp
 from morebench.errors import DataError
 from morebench.files import room_for
 from morebench.io.counts import as_counts
+
+if TYPE_CHECKING:
+    import h5py
+    from anndata import AnnData
 
 #: Cells of a block: 20,000 of 5,000 counts above 0 are 800 MB.
 BLOCK = 20_000
@@ -199,6 +203,19 @@ def _take_room(path: Path, n_bytes: int) -> None:
 def without_counts(shape: Sequence[int]) -> sp.csr_matrix:
     """Return a matrix of nothing, which ``put_counts`` replaces in the written file."""
     return sp.csr_matrix(tuple(shape), dtype=np.float32)
+
+
+def read_but_counts(group: h5py.Group) -> AnnData:
+    """Return all that an AnnData in a file holds, with zeros in the place of ``X``."""
+    from anndata import AnnData
+    from anndata.io import read_elem
+
+    places = ("obs", "var", "layers", "obsm", "obsp", "varm", "varp", "uns")
+    held = {place: read_elem(group[place]) for place in places if place in group}
+    data = AnnData(without_counts((len(held["obs"]), len(held["var"]))), **held)
+    if "raw" in group:
+        data.raw = data  # that there is one, not what it holds
+    return data
 
 
 # What a block is kept as while rows are parted: by suffix of its files.

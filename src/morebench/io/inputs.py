@@ -12,7 +12,7 @@ import pandas as pd
 from morebench.contract import MethodInput
 from morebench.errors import ContractError
 from morebench.files import atomic_path, verify
-from morebench.io.backed import BackedCounts, Counts, put_counts
+from morebench.io.backed import BackedCounts, Counts, put_counts, read_but_counts
 from morebench.io.counts import as_counts
 from morebench.io.hdf5 import check_hdf5
 from morebench.io.prepared import check_ids
@@ -85,16 +85,12 @@ class Cells:
 
 def read_cells(path: str | Path) -> Cells:
     """Read the input of a split without its counts, which may exceed memory."""
-    import anndata
     import h5py
-    from anndata.io import read_elem
 
     verify(path)
     check_hdf5(path, "input")
     with h5py.File(path) as file:
-        data = anndata.AnnData(
-            obs=read_elem(file["obs"]), var=read_elem(file["var"]), obsm=read_elem(file["obsm"])
-        )
+        data = read_but_counts(file)
     check_input(data, str(path))
     return Cells(
         cell_ids=data.obs_names.to_numpy(dtype=object),

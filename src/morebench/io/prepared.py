@@ -12,7 +12,7 @@ import pandas as pd
 
 from morebench.errors import ContractError
 from morebench.files import atomic_path, verify
-from morebench.io.backed import BackedCounts, backed, put_counts, without_counts
+from morebench.io.backed import BackedCounts, backed, in_memory, put_counts, read_but_counts
 from morebench.io.counts import as_counts
 from morebench.io.hdf5 import check_hdf5
 from morebench.io.tables import read_parquet, write_parquet
@@ -141,29 +141,16 @@ def write_prepared(
             put_counts(temporary, f"mod/{name}/X", values)
 
 
-def read_prepared(path: str | Path) -> MuData:
-    """Read a prepared dataset and check its contract."""
-    import mudata
-
-    verify(path)
-    check_hdf5(path, "prepared")
-    with mudata.set_options(pull_on_update=False):
-        data = mudata.read_h5mu(path)
-    check_prepared(data, None, str(path))
-    return data
-
-
 def open_prepared(path: str | Path) -> tuple[MuData, dict[str, BackedCounts]]:
     """Read a prepared dataset but for its counts, which are read when they are needed.
 
     Returns
     -------
     data
-        Cells and features, with zeros in the place of counts.
+        All that the file holds, its contract checked, with zeros in the place of counts.
     counts
         By modality.
     """
-    import anndata
     import h5py
     import mudata
     from anndata.io import read_elem
@@ -171,22 +158,27 @@ def open_prepared(path: str | Path) -> tuple[MuData, dict[str, BackedCounts]]:
     path = Path(path)
     verify(path)
     check_hdf5(path, "prepared")
-    parts, counts = {}, {}
     with h5py.File(path) as file:
-        obs = read_elem(file["obs"])
-        for name in file["mod"].attrs.get("mod-order", list(file["mod"])):
-            part = file["mod"][name]
-            counts[name] = backed(path, f"mod/{name}/X", str(path))
-            parts[name] = anndata.AnnData(
-                without_counts(counts[name].shape),
-                obs=read_elem(part["obs"]),
-                var=read_elem(part["var"]),
-            )
-    with mudata.set_options(pull_on_update=False):
-        data = mudata.MuData(parts)
-    data.obs = obs
+        names = list(file["mod"].attrs.get("mod-order", list(file["mod"])))
+        counts = {name: backed(path, f"mod/{name}/X", str(path)) for name in names}
+        with mudata.set_options(pull_on_update=False):
+            data = mudata.MuData({name: read_but_counts(file["mod"][name]) for name in names})
+        for place in ("obs", "var"):
+            setattr(data, place, read_elem(file[place]))
+        for place in ("obsm", "obsp", "varm", "varp", "uns"):
+            for name, value in read_elem(file[place]).items() if place in file else ():
+                if name not in data.mod:  # which features and cells a modality has
+                    getattr(data, place)[name] = value
     check_prepared(data, None, str(path))
     return data, counts
+
+
+def read_prepared(path: str | Path) -> MuData:
+    """Read a prepared dataset, its counts too, and check its contract."""
+    data, counts = open_prepared(path)
+    for name, values in counts.items():
+        data.mod[name].X = in_memory(values)
+    return data
 
 
 def write_truth(path: str | Path, truth: pd.DataFrame) -> None:
