@@ -1,5 +1,7 @@
 PYTHON ?= python3
 CORES ?= all
+# Test files at a time: each may start a run on two cores and take 5 GB.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -14,7 +16,7 @@ reproduce: $(INSTALLED)
 	@echo "Report: $(CURDIR)/results/report/index.html"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 # On a Slurm that the tests start themselves: root, and Debian's slurm-wlm and munge.
 cluster: $(INSTALLED)
