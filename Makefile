@@ -16,7 +16,7 @@ reproduce: $(INSTALLED)
 	@echo "Report: $(CURDIR)/results/report/index.html"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --no-loadscope-reorder
 
 # On a Slurm that the tests start themselves: root, and Debian's slurm-wlm and munge.
 cluster: $(INSTALLED)

@@ -17,6 +17,19 @@ BATCHES = ("b1", "b2", "b3")
 TYPES = ("T cell", "B cell", "NK cell", "Monocyte")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With several workers a file goes to one of them; all of tests/faults, which share a run."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::", 1)[0]
+            return "tests/faults" if file.startswith("tests/faults/") else file
+
+    return ByFile(config, log)
+
+
 @pytest.fixture(scope="session")
 def repository():
     """The folder that the Snakefile stands in."""

@@ -18,20 +18,27 @@ import pytest
 import typer
 
 from morebench.errors import Damaged
-from tests.faults.conftest import LIMIT_S, Faulty, jobs
+from tests.faults.conftest import LIMIT_S, jobs
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.workflow]
 
-RUN = ("embed", "evaluate", "compute_umap")
+RUN = ("embed", "evaluate")
 # Files below results, and the scripts that must refuse a damaged one. None: nothing reads it.
 READERS = {
     "config.yaml": ("aggregate", "write_report"),
+    "downloads/*.json": ("prepare",),
     "prepared/*.h5mu": ("split", "make_input"),
     "prepared/*.json": ("aggregate", "draw_qc", "write_report"),
     "prepared/*.parquet": ("draw_qc",),
-    "truth/*.parquet": ("split", "evaluate", "compute_umap"),
-    "splits/*": ("make_input", "evaluate"),
-    "inputs/*.h5ad": ("make_features", *RUN),
+    "truth/tiny.parquet": ("split", "evaluate", "pool_annotation", "compute_umap", "selftest"),
+    "truth/tiny__noise.parquet": ("split", "evaluate", "pool_annotation"),
+    "truth/*": ("split",),
+    "splits/tiny/all.*": ("make_input", "evaluate", "selftest"),
+    "splits/*/all.*": ("make_input",),
+    "splits/*": ("evaluate", "pool_annotation"),
+    "inputs/tiny/all.h5ad": ("make_features", *RUN, "pool_annotation", "compute_umap", "selftest"),
+    "inputs/tiny__noise/all.h5ad": (*RUN, "pool_annotation"),
+    "inputs/*.h5ad": None,  # of datasets that no method is run on
     "inputs/*.genes.parquet": ("draw_qc",),
     "inputs/*.json": ("draw_qc",),
     "shards/*/features/*": ("gather_features", "embed"),
@@ -41,14 +48,23 @@ READERS = {
     "shards/*": ("gather",),
     "features/tiny/*": ("embed",),
     "features/cache/*": "made anew",
-    "embeddings/*/status.json": ("evaluate", "compute_umap", "aggregate"),
-    "embeddings/*": ("evaluate", "compute_umap"),
+    "embeddings/tiny/*/status.json": ("evaluate", "pool_annotation", "compute_umap", "aggregate"),
+    "embeddings/tiny/*": ("evaluate", "pool_annotation", "compute_umap"),
+    "embeddings/*/status.json": ("evaluate", "pool_annotation", "aggregate"),
+    "embeddings/*": ("evaluate", "pool_annotation"),
     "scores/*": ("aggregate",),
+    "pooled/*": ("aggregate",),
     "umap/*": ("draw_umap",),
     "tables/summary.tsv": ("draw_scores", "write_report"),
+    "tables/selftest.tsv": ("draw_selftest", "draw_scores", "write_report"),
+    "tables/selftest_curves.tsv": ("draw_selftest",),
+    "tables/annotation_crosstab.tsv": ("draw_agreement",),
+    "tables/annotation_types.tsv": ("draw_types",),
+    "tables/annotation_pooled.tsv": ("draw_types",),
+    "tables/annotation_*.tsv": None,
+    "tables/robustness.tsv": ("draw_robustness",),
     "tables/manifest.tsv": ("check", "write_report"),
     "tables/run.json": ("write_report",),
-    "tables/annotation_*.tsv": None,
     "tables/check.txt": None,
     "tables/*": ("write_report",),
     "figures/*": ("write_report",),
@@ -79,6 +95,7 @@ def at_home(undisturbed, monkeypatch):
     monkeypatch.chdir(undisturbed.root)
     monkeypatch.setenv("MOREBENCH_ROOT", str(undisturbed.root))
     monkeypatch.setenv("MOREBENCH_CONFIG_HASH", "0")
+    monkeypatch.setattr("morebench.selftest.plan.DATASET", "tiny")  # as in the project's copy
     return undisturbed
 
 
@@ -116,8 +133,10 @@ def damaged(path, damage):
     made.write_bytes(damage(path.read_bytes()))
     os.replace(path, kept)
     os.replace(made, path)
-    yield
-    os.replace(kept, path)
+    try:
+        yield
+    finally:
+        os.replace(kept, path)
 
 
 def flipped(whole):
@@ -159,12 +178,14 @@ def test_damage_is_never_read(at_home, commands, damage):
                 assert all("run again" in str(e) for e in told)
                 refusals += len(told)
         assert content(at_home) == before, f"{name}: something was written"
-    assert refusals > 60
+    assert refusals > 150
 
 
 def test_a_damaged_checksum_is_no_pass(at_home, commands):
     for name in ("truth/tiny.parquet.sha256", "embeddings/tiny/all/pca/0/SHA256SUMS"):
-        (words,) = [w for s, w in commands if s == "evaluate"]
+        words = next(
+            w for s, w in commands if s == "evaluate" and w[0].endswith("integration.parquet")
+        )
         with damaged(at_home.root / "results" / name, lambda c: b"0" * 64 + c[64:]):
             error = call(at_home, "evaluate", words)
         assert isinstance(error, Damaged) and "0" * 64 in str(error)
@@ -181,9 +202,9 @@ def test_a_damaged_cache_of_features_is_made_anew(at_home, commands, tmp_path):
     assert [p.read_bytes() for p in (tmp_path / "made").glob("*.f16")] == [before]
 
 
-def test_what_the_error_says_repairs_the_run(tmp_path, undisturbed):
+def test_what_the_error_says_repairs_the_run(faulty, undisturbed):
     """Through Snakemake: the consuming rule fails, the named folder is deleted, all is well."""
-    project = Faulty(tmp_path / "repaired")
+    project = faulty("repaired")
     for name in ("results", ".snakemake"):
         shutil.copytree(undisturbed.root / name, project.root / name)  # times are kept
     folder = project.root / "results/embeddings/tiny/all/pca/0"

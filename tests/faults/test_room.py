@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.faults.conftest import LIMIT_S, Faulty, jobs
+from tests.faults.conftest import LIMIT_S, jobs
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.workflow]
 
@@ -26,9 +26,9 @@ def limited_run(project, target, size):
     return done.returncode, done.stdout + done.stderr
 
 
-def test_counts_that_find_no_room_are_an_error_and_no_crash(tmp_path, undisturbed):
+def test_counts_that_find_no_room_are_an_error_and_no_crash(faulty, undisturbed):
     """They are written block by block, where HDF5 itself would end the process."""
-    project = Faulty(tmp_path / "counts")
+    project = faulty("counts")
     target = "results/inputs/tiny/all.h5ad"
     assert project.snakemake("results/splits/tiny/all.parquet").returncode == 0
     code, output = limited_run(project, target, (undisturbed.root / target).stat().st_size // 2)
@@ -42,8 +42,8 @@ def test_counts_that_find_no_room_are_an_error_and_no_crash(tmp_path, undisturbe
     assert made.read_bytes() == expected.read_bytes()
 
 
-def test_a_full_disk_fails_the_job_and_the_next_run_makes_the_file(tmp_path, undisturbed):
-    project = Faulty(tmp_path / "full")
+def test_a_full_disk_fails_the_job_and_the_next_run_makes_the_file(faulty, undisturbed):
+    project = faulty("full")
     target = "results/splits/tiny/all.parquet"
     whole = (undisturbed.root / "results/prepared/tiny.h5mu").stat().st_size
     code, output = limited_run(project, target, whole // 2)
