@@ -115,11 +115,16 @@ def call(project, script, words):
 
 
 def jobs_with(commands, script, name):
-    """Return the words of a script's jobs that read a file or its folder, or else of all."""
-    file, folder = f"results/{name}", f"results/{os.path.dirname(name)}"
+    """Return the words of a script's jobs that are given a file, one beside it, or its folder."""
+    folder = f"results/{os.path.dirname(name)}"
     mine = [w for of, w in commands if of == script and w[0] != folder]  # which it makes
     assert mine, f"no job of the run runs {script}"
-    return [w for w in mine if file in " ".join(w) or folder in " ".join(w)] or mine
+    file, stem = re.escape(f"results/{name}"), re.escape(f"results/{os.path.splitext(name)[0]}.")
+    for pattern in (rf"{file}(?!\w)", stem, rf"{re.escape(folder)}(?!\w)"):
+        found = [w for w in mine if re.search(pattern, " ".join(w))]
+        if found:
+            return found
+    return mine
 
 
 def content(project):
