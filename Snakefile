@@ -35,6 +35,10 @@ rule all:
         RESULTS / "tables" / "check.txt",
 
 
+onstart:
+    look_when_a_job_ends()
+
+
 onsuccess:
     tidy()
     print(f"\nThe report is {PATHS.report}; the tables are in {RESULTS / 'tables'}.")

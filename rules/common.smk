@@ -415,6 +415,18 @@ def written_last():
     return PATHS.report.stat().st_mtime >= max(m.stat().st_mtime for m in made)
 
 
+def look_when_a_job_ends():
+    """Have Snakemake choose jobs when one ends, and not all the time.
+
+    Its default limit of 100 starts a second makes it look again a second later, and each such look
+    makes another: every job that ended adds one for the rest of the run, all waiting jobs are looked
+    at each time, and after 500 jobs that takes a whole core (Snakemake 9.27). Another limit stays.
+    """
+    limit = workflow.scheduler.job_rate_limiter
+    if limit is not None and (limit.max_jobs, limit.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
+
+
 def tidy():
     """After a run that ended well: remove what earlier ones left that were killed or failed."""
     remove_leftovers(RESULTS, START)

@@ -196,6 +196,16 @@ def test_a_hard_failure_leaves_tables_of_what_exists(tmp_path, tiny_config):
     assert set(manifest["state"]) == {"ok"} and set(manifest["scoring"]) == {"missing"}
 
 
+@pytest.mark.parametrize(("limit", "left"), [("100/1s", "None"), ("7/2s", "7")])
+def test_snakemake_looks_for_jobs_when_one_ends(tmp_path, tiny_config, limit, left):
+    """By its default it would look every second, once for every job that has ended so far."""
+    project = Project(tmp_path, tiny_config)
+    told = "print('limit', getattr(workflow.scheduler.job_rate_limiter, 'max_jobs', None))"
+    project.edit("Snakefile", "    tidy()\n", f"    tidy()\n    {told}\n")
+    done = project.snakemake("results/config.yaml", "--max-jobs-per-timespan", limit)
+    assert done.returncode == 0 and f"limit {left}\n" in done.stdout
+
+
 def test_snakemake_report_works_offline(finished):
     project, _ = finished
     done = project.snakemake("--report", "report.zip")
