@@ -19,6 +19,7 @@ include: "rules/shards.smk"
 include: "rules/evaluate.smk"
 include: "rules/selftest.smk"
 include: "rules/report.smk"
+include: "rules/events.smk"
 
 
 localrules:
@@ -33,16 +34,3 @@ rule all:
     default_target: True
     input:
         RESULTS / "tables" / "check.txt",
-
-
-onstart:
-    look_when_a_job_ends()
-
-
-onsuccess:
-    tidy()
-    print(f"\nThe report is {PATHS.report}; the tables are in {RESULTS / 'tables'}.")
-
-
-onerror:
-    salvage()

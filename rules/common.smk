@@ -1,11 +1,9 @@
-# Configuration, paths and the helpers of every rule. All Python of the rules is here.
+# Configuration, paths and the helpers of every rule. All Python of the rules is here, but that of events.smk.
 import hashlib
 import json
 import os
 import re
 import shlex
-import shutil
-import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
@@ -25,7 +23,6 @@ from morebench.data.sources import local_files
 from morebench.data.spec import Partial, splits_of
 from morebench.digest import code_digest
 from morebench.errors import MorebenchError
-from morebench.files import atomic_path, remove_leftovers
 from morebench.paths import Paths
 from morebench.robustness.plan import curves
 from morebench.selftest.plan import DATASET as SELFTEST
@@ -404,57 +401,3 @@ def all_splits():
 
 def labelled_splits(dataset):
     return splits_of(dataset) if dataset.labels else []
-
-
-def written_last():
-    """Whether the report is newer than every run and score: then only the check failed."""
-    made = [PATHS.embedding(r) / "status.json" for r in RUNS]
-    made += [PATHS.scores(*key) for key in SCORED]
-    if not PATHS.report.exists() or not all(m.exists() for m in made):
-        return False
-    return PATHS.report.stat().st_mtime >= max(m.stat().st_mtime for m in made)
-
-
-def look_when_a_job_ends():
-    """Have Snakemake choose jobs when one ends, and not all the time.
-
-    Its default limit of 100 starts a second makes it look again a second later, and each such look
-    makes another: every job that ended adds one for the rest of the run, all waiting jobs are looked
-    at each time, and after 500 jobs that takes a whole core (Snakemake 9.27). Another limit stays.
-    """
-    limit = workflow.scheduler.job_rate_limiter
-    if limit is not None and (limit.max_jobs, limit.timespan) == (100, 1):
-        workflow.scheduler.job_rate_limiter = None
-
-
-def tidy():
-    """After a run that ended well: remove what earlier ones left that were killed or failed."""
-    remove_leftovers(RESULTS, START)
-    shutil.rmtree(RESULTS / "partial", ignore_errors=True)
-
-
-def salvage():
-    """After a failed job: tables of what exists, in a folder of their own."""
-    if written_last():
-        print(
-            f"\nThe run is written, but not every method has a result: see the check's log above, "
-            f"{PATHS.table('failures.tsv')} and {PATHS.report}. 'make retry' repeats what failed.",
-            file=sys.stderr,
-        )
-        return
-    partial = RESULTS / "partial"
-    resolved = partial / "config.json"
-    with atomic_path(resolved) as temporary:
-        temporary.write_text(json.dumps(settings_of.resolved(CONFIG), default=list))
-    script = SCRIPTS / "aggregate.py"
-    command = [sys.executable, "-P", script, resolved, partial / "run.json", "--results", RESULTS]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        print(f"\nThe tables of what exists could not be written:\n{done.stderr}", file=sys.stderr)
-    else:
-        print(
-            f"\nA job failed. What exists is tabled in {partial}; failures.tsv there names the "
-            "logs. The next run goes on where this one stopped; 'make retry' also repeats methods "
-            "that failed.",
-            file=sys.stderr,
-        )

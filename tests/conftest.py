@@ -17,6 +17,11 @@ BATCHES = ("b1", "b2", "b3")
 TYPES = ("T cell", "B cell", "NK cell", "Monocyte")
 
 
+def pytest_collection_modifyitems(items):
+    """Put what runs Snakemake first: with several workers the short tests fill the end."""
+    items.sort(key=lambda item: item.get_closest_marker("workflow") is None)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """With several workers a file goes to one of them; all of tests/faults, which share a run."""

@@ -1,0 +1,74 @@
+# What is done as a run starts, and after it.
+import json
+import shutil
+import subprocess
+import sys
+
+from morebench.files import atomic_path, remove_leftovers
+
+
+def written_last():
+    """Whether the report is newer than every run and score: then only the check failed."""
+    made = [PATHS.embedding(r) / "status.json" for r in RUNS]
+    made += [PATHS.scores(*key) for key in SCORED]
+    if not PATHS.report.exists() or not all(m.exists() for m in made):
+        return False
+    return PATHS.report.stat().st_mtime >= max(m.stat().st_mtime for m in made)
+
+
+def look_when_a_job_ends():
+    """Have Snakemake choose jobs when one ends, and not all the time.
+
+    Its default limit of 100 starts a second makes it look again a second later, and each such look
+    makes another: every job that ended adds one for the rest of the run, all waiting jobs are looked
+    at each time, and in the end that takes a core (Snakemake 9.27). A limit that a user sets stays.
+    """
+    limit = workflow.scheduler.job_rate_limiter
+    if limit is not None and (limit.max_jobs, limit.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
+
+
+def tidy():
+    """After a run that ended well: remove what earlier ones left that were killed or failed."""
+    remove_leftovers(RESULTS, START)
+    shutil.rmtree(RESULTS / "partial", ignore_errors=True)
+
+
+def salvage():
+    """After a failed job: tables of what exists, in a folder of their own."""
+    if written_last():
+        print(
+            f"\nThe run is written, but not every method has a result: see the check's log above, "
+            f"{PATHS.table('failures.tsv')} and {PATHS.report}. 'make retry' repeats what failed.",
+            file=sys.stderr,
+        )
+        return
+    partial = RESULTS / "partial"
+    resolved = partial / "config.json"
+    with atomic_path(resolved) as temporary:
+        temporary.write_text(json.dumps(settings_of.resolved(CONFIG), default=list))
+    script = SCRIPTS / "aggregate.py"
+    command = [sys.executable, "-P", script, resolved, partial / "run.json", "--results", RESULTS]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        print(f"\nThe tables of what exists could not be written:\n{done.stderr}", file=sys.stderr)
+    else:
+        print(
+            f"\nA job failed. What exists is tabled in {partial}; failures.tsv there names the "
+            "logs. The next run goes on where this one stopped; 'make retry' also repeats methods "
+            "that failed.",
+            file=sys.stderr,
+        )
+
+
+onstart:
+    look_when_a_job_ends()
+
+
+onsuccess:
+    tidy()
+    print(f"\nThe report is {PATHS.report}; the tables are in {RESULTS / 'tables'}.")
+
+
+onerror:
+    salvage()
