@@ -102,6 +102,8 @@ def main() -> None:
     rest = scores[scores["split"].str.startswith(("unseen-", "newtype-"))]
     for metric, words in (
         ("macro_f1", "Batches never seen (zero-shot): macro F1"),
+        ("unseen_ilisi", "Cells never seen, embedded (zero-shot): iLISI with those seen"),
+        ("unseen_nmi", "Cells never seen, embedded (zero-shot): NMI of their Leiden clusters"),
         ("unknown_auroc", "Types never shown: AUROC of unknown"),
         ("auprc", "Doublets: AUPRC"),
         ("recall_at_rate", "Doublets: recall at the true rate"),

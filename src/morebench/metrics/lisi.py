@@ -16,8 +16,10 @@ def _coded(groups: np.ndarray) -> tuple[np.ndarray, int]:
     return codes, len(names)
 
 
-def _median_lisi(neighbors: Neighbors, groups: np.ndarray, what: str) -> tuple[float, int]:
-    """Median LISI of the cells, and the number of groups.
+def _median_lisi(
+    neighbors: Neighbors, groups: np.ndarray, what: str, cells: np.ndarray | None
+) -> tuple[float, int]:
+    """Median LISI of the cells, or of some of them, and the number of groups.
 
     The reference's own code runs here: it finds each cell's weights by a bisection in
     float32 that stops within 1e-5, so other arithmetic stops elsewhere for one cell in
@@ -29,12 +31,13 @@ def _median_lisi(neighbors: Neighbors, groups: np.ndarray, what: str) -> tuple[f
     perplexity = neighbors.k // 3
     if perplexity < 2:
         raise UndefinedMetric(f"LISI needs at least 6 cells; found {neighbors.n_cells}")
+    rows = np.arange(neighbors.n_cells) if cells is None else cells
     from scib_metrics.utils import compute_simpson_index
 
     simpson = compute_simpson_index(
-        knn_dists=neighbors.distances,
-        knn_idx=neighbors.indices,
-        row_idx=np.arange(neighbors.n_cells)[:, None],
+        knn_dists=neighbors.distances[rows],
+        knn_idx=neighbors.indices[rows],
+        row_idx=rows[:, None],
         labels=codes,
         n_labels=n_groups,
         perplexity=np.float64(perplexity),
@@ -47,23 +50,29 @@ def _median_lisi(neighbors: Neighbors, groups: np.ndarray, what: str) -> tuple[f
     return float(np.median(1 / simpson)), n_groups
 
 
-def ilisi(neighbors: Neighbors, batch: np.ndarray) -> float:
+def ilisi(neighbors: Neighbors, batch: np.ndarray, cells: np.ndarray | None = None) -> float:
     """Batch mixing: ``(median LISI - 1) / (batches - 1)``; 1 is perfect mixing.
 
     LISI is the effective number of batches among a cell's neighbours (90), weighted so
     that their perplexity is a third of them (Korsunsky et al. 2019; scaled as in Luecken
     et al. 2022). Equals ``scib_metrics.ilisi_knn``.
 
+    Parameters
+    ----------
+    batch : (n,) array
+    cells : (m,) array of int, or None
+        Places of the cells whose neighbours count; None stands for all.
+
     Raises
     ------
     UndefinedMetric
         With one batch, fewer than 6 cells, or neighbours that are all equally far.
     """
-    median, n = _median_lisi(neighbors, batch, "batch")
+    median, n = _median_lisi(neighbors, batch, "batch", cells)
     return (median - 1) / (n - 1)
 
 
-def clisi(neighbors: Neighbors, labels: np.ndarray) -> float:
+def clisi(neighbors: Neighbors, labels: np.ndarray, cells: np.ndarray | None = None) -> float:
     """Purity of types: ``(types - median LISI) / (types - 1)``; 1 is pure.
 
     As :func:`ilisi`, for types. Equals ``scib_metrics.clisi_knn``.
@@ -73,7 +82,7 @@ def clisi(neighbors: Neighbors, labels: np.ndarray) -> float:
     UndefinedMetric
         With one type, fewer than 6 cells, or neighbours that are all equally far.
     """
-    median, n = _median_lisi(neighbors, labels, "cell type")
+    median, n = _median_lisi(neighbors, labels, "cell type", cells)
     return (n - median) / (n - 1)
 
 

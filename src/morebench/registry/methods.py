@@ -167,6 +167,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         "BSD-3-Clause",
         frozen(jitter=0.1),
         packages=("numpy",),
+        inductive=True,
         truth=True,
     ),
     MethodSpec(
@@ -179,6 +180,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         "BSD-3-Clause",
         frozen(jitter=0.1),
         packages=("numpy",),
+        inductive=True,
         truth=True,
     ),
     MethodSpec(
@@ -191,6 +193,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         "BSD-3-Clause",
         frozen(n_components=30, n_hidden=64, n_latent=16, max_iter=200),
         packages=("scikit-learn",),
+        inductive=True,
         truth=True,
     ),
     MethodSpec(
