@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("stats",),
     ("tasks",),
     ("config", "plan", "paths", "preflight"),
-    ("environments", "child", "runner", "shards", "digest", "job"),
+    ("environments", "child", "runner", "shards", "digest", "job", "stale_locks"),
     ("evaluate", "aggregate", "robustness", "canary", "selftest", "crate"),
     ("plots",),
     ("umap", "report"),

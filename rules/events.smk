@@ -4,7 +4,14 @@ import shutil
 import subprocess
 import sys
 
+from morebench import stale_locks
 from morebench.files import atomic_path, remove_leftovers
+
+if workflow.is_main_process:
+    for process in stale_locks.release(Path(".snakemake/locks")):
+        print(
+            f"Process {process}, an earlier run, was killed: its lock is removed.", file=sys.stderr
+        )
 
 
 def written_last():
@@ -26,6 +33,15 @@ def look_when_a_job_ends():
     limit = workflow.scheduler.job_rate_limiter
     if limit is not None and (limit.max_jobs, limit.timespan) == (100, 1):
         workflow.scheduler.job_rate_limiter = None
+
+
+def claim_the_lock():
+    """Say whose the lock is, so that the next run may remove it if this one is killed.
+
+    Where jobs outlive Snakemake, as on a cluster, nobody does: they may still be writing.
+    """
+    if workflow.local_exec:
+        stale_locks.claim(list(getattr(workflow.persistence, "_lockfile", {}).values()))
 
 
 def tidy():
@@ -62,6 +78,7 @@ def salvage():
 
 
 onstart:
+    claim_the_lock()
     look_when_a_job_ends()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -163,10 +162,6 @@ class Faulty(Project):
         """Return the name of the workflow's script that a process runs."""
         words = psutil.Process(pid).cmdline()
         return next(Path(w).stem for w in words if "workflow_scripts/" in w)
-
-    def unlock(self) -> None:
-        """Do what ``snakemake --unlock`` does (test_kills runs that too), without its start."""
-        shutil.rmtree(self.root / ".snakemake" / "locks")
 
     def tables(self) -> dict[str, bytes]:
         """Return the content of every table but those that hold times."""
