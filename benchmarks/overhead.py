@@ -1,7 +1,8 @@
 """What a job costs in CPU seconds beside its own work and imports.
 
-    python benchmarks/overhead.py [--jobs 40]
+    python benchmarks/overhead.py [--jobs 400]
 
+What Snakemake takes for a job may grow with the jobs before it, so there are many: some 15 minutes.
 Makes splits of a small simulated dataset, one job each and as little work as a job has. Snakemake's
 own CPU time is measured in runs with few and with many of these jobs: the slope is the cost of a
 job, the rest that of a run. The job's script is compared with a process that imports the same
@@ -98,7 +99,7 @@ def snakemake(folder: Path, words: list[str]) -> tuple[float, float]:
 def main() -> None:
     """Measure, print the table, and fail beyond the target."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--jobs", type=int, default=40)
+    parser.add_argument("--jobs", type=int, default=400)
     jobs = parser.parse_args().jobs
     few = max(2, jobs // 8)
     with tempfile.TemporaryDirectory(prefix="morebench-overhead-") as name:

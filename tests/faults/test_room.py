@@ -1,11 +1,16 @@
-"""A disk without room, as a limit on the size of files: one clear line, nothing half written."""
+"""A disk without room: one clear line, nothing half written, and the next run goes on.
 
+As a limit on the size of files, and as a small file system that fills up in stage after stage.
+"""
+
+import contextlib
 import resource
 import subprocess
 import sys
 
 import pytest
 
+from morebench.files import SIDECAR, SUMS_FILE, sha256_file
 from tests.faults.conftest import LIMIT_S, jobs
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.workflow]
@@ -58,3 +63,61 @@ def test_a_full_disk_fails_the_job_and_the_next_run_makes_the_file(faulty, undis
     assert jobs(again.stdout)[0] == {"prepare tiny", "split tiny / all"}
     made, expected = (p.root / target for p in (project, undisturbed))
     assert made.read_bytes() == expected.read_bytes()
+
+
+@contextlib.contextmanager
+def small_disk(folder):
+    """Mount a file system in memory at a folder; yields a function that sets its bytes."""
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("a file system of its own size needs the right to mount one")
+
+    def resize(n_bytes):
+        subprocess.run(["mount", "-o", f"remount,size={n_bytes}", folder], check=True)
+
+    try:
+        yield resize
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def used(folder):
+    return sum(512 * p.lstat().st_blocks for p in folder.rglob("*"))
+
+
+def recorded(folder):
+    """Return (file, hash) of every file of a folder that has a recorded hash and is there."""
+    for sums in folder.rglob(SUMS_FILE):
+        for line in sums.read_text().splitlines():
+            digest, name = line.split(maxsplit=1)
+            yield sums.parent / name.lstrip("*"), digest
+    for sidecar in folder.rglob(f"*{SIDECAR}"):
+        digest, name = sidecar.read_text().split(maxsplit=1)
+        file = sidecar.parent / name.strip().lstrip("*")
+        if file.exists():
+            yield file, digest
+
+
+def test_a_disk_that_fills_up_stage_after_stage(faulty, undisturbed):
+    """Each time there is a little more room, and the run comes further, until it is done."""
+    project = faulty("disk")
+    results, whole = project.root / "results", used(undisturbed.root / "results")
+    finished = set()
+    with small_disk(results) as resize:
+        for percent in (20, 50, 80):
+            resize(whole * percent // 100)
+            run = project.snakemake(timeout=LIMIT_S)
+            started, done = jobs(run.stdout)
+            assert run.returncode != 0, f"{percent} % of the room was enough"
+            assert not started & finished, f"{percent} %: what was finished ran again"
+            finished |= done
+            assert not list(results.rglob(".tmp-*"))
+            for file, digest in recorded(results):
+                assert sha256_file(file) == digest, file
+        assert len(finished) > 10
+        resize(2 * whole)
+        run = project.snakemake(timeout=LIMIT_S)
+        assert run.returncode == 0, run.stdout
+        assert finished | jobs(run.stdout)[0] == jobs(undisturbed.output)[0]
+        assert project.tables() == undisturbed.tables()
+        assert sorted(project.written()) == sorted(undisturbed.written())

@@ -23,6 +23,16 @@ from tests.workflow.conftest import ROOT, Project
 pytestmark = pytest.mark.workflow
 PAPER = yaml.safe_load((ROOT / "config/paper.yaml").read_text())
 INTEGRATED = "baron"
+# Read by Python as it starts: whatever asks for a name or a connection ends the run.
+NO_NETWORK = """
+import sys
+
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
+        raise RuntimeError(f"no network here: {event} {arguments[1:]}")
+
+sys.addaudithook(refuse)
+"""
 TARGETS = ["results/tables/summary.tsv", *(f"results/truth/{d}.parquet" for d in PAPER["datasets"])]
 
 
@@ -48,7 +58,16 @@ def done(tmp_path_factory):
 def test_the_paper_is_planned_offline_without_any_data(tmp_path):
     command = [sys.executable, "-m", "snakemake", "-n", "--snakefile", str(ROOT / "Snakefile")]
     command += ["--directory", str(tmp_path), "--configfile", str(ROOT / "config/paper.yaml")]
-    environment = {**os.environ, "MOREBENCH_CACHE": str(tmp_path / "cache")}
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(NO_NETWORK)
+    environment = {
+        **os.environ,
+        "MOREBENCH_CACHE": str(tmp_path / "cache"),
+        "PYTHONPATH": str(tmp_path / "site"),
+    }
+    asked = [sys.executable, "-c", "import socket; socket.create_connection(('127.0.0.1', 9))"]
+    refused = subprocess.run(asked, env=environment, capture_output=True, text=True)
+    assert "no network here: socket.getaddrinfo" in refused.stderr
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     text = run.stdout + run.stderr
     assert run.returncode == 0, text
