@@ -63,6 +63,64 @@ def test_a_fit_of_full_rank_is_inverted(spectrum):
     np.testing.assert_allclose(back, logs(x.toarray().astype(float)), atol=1e-4)
 
 
+def lossy(seed=0, n=1500, g=40):
+    """Make two types that ten weak genes tell apart; ten strong ones are lost at random."""
+    rng = np.random.default_rng(seed)
+    kind = np.arange(n) % 2
+    rate = np.full((n, g), 20.0)
+    rate[:, :5] = np.where(kind, 30, 20)[:, None]
+    rate[:, 5:10] = np.where(kind, 20, 30)[:, None]
+    x = rng.poisson(rate).astype(np.float32)
+    x[:, 10:20] *= 20 * (rng.random((n, 10)) < 0.7)
+    return sp.csr_matrix(x), kind
+
+
+def test_genes_that_are_lost_at_random_make_no_components_of_their_own():
+    """Their loss also changes every other gene's share, which is a component in any case."""
+    x, kind = lossy()
+    plain, weighted = (
+        fit_expression(x, "rna", 2, shrink=False, seed=0, noise_weight=weight)
+        for weight in (0.0, 10.0)
+    )
+    told_apart = [
+        max(np.corrcoef(p_n, kind)[0, 1] ** 2 for p_n in fitted.transform(x).T)
+        for fitted in (plain, weighted)
+    ]
+    assert told_apart[0] < 0.05 and told_apart[1] > 0.8
+    lost, others = weighted.weight_g[10:20], np.delete(weighted.weight_g, range(10, 20))
+    assert lost.max() < 0.2 * others.min()
+
+
+def test_the_noise_is_the_uniqueness_of_factor_analysis(monkeypatch):
+    """With enough rounds the noise is that of scikit-learn's maximum likelihood."""
+    from sklearn.decomposition import FactorAnalysis
+
+    rng = np.random.default_rng(0)
+    loadings = rng.normal(size=(3, 40))
+    noise = rng.uniform(0.5, 4, 40)
+    x = rng.normal(size=(20_000, 3)) @ loadings + rng.normal(size=(20_000, 40)) * np.sqrt(noise)
+    monkeypatch.setattr(expression, "ROUNDS", 30)
+    monkeypatch.setattr(expression, "normalise", lambda x_ng, kind, frequency_g: x_ng)
+    fitted = fit_expression(sp.csr_matrix(x), "rna", 3, shrink=False, seed=0, noise_weight=1e6)
+    found = (fitted.weight_g**-2 - 1) / 1e6
+    expected = (
+        FactorAnalysis(3, svd_method="lapack", tol=1e-8, max_iter=5000).fit(x).noise_variance_
+    )
+    np.testing.assert_allclose(found, expected, rtol=0.1)
+    np.testing.assert_allclose(found, noise, rtol=0.15)
+
+
+def test_noise_weights_leave_other_modalities_and_denoising_as_they_are():
+    x = counts()
+    for kind in ("adt", "atac"):
+        fitted = fit_expression(x, kind, 4, shrink=False, seed=0, noise_weight=2.0)
+        assert (fitted.weight_g == 1).all()
+    whole = sp.csr_matrix(np.tile(counts(40, 6).toarray(), 2))
+    fitted = fit_expression(whole, "rna", 6, shrink=False, seed=0, noise_weight=2.0)
+    back = fitted.inverse(fitted.transform(whole))
+    np.testing.assert_allclose(back, logs(whole.toarray().astype(float)), atol=1e-4)
+
+
 def test_proteins_are_centred_log_ratios():
     x = counts(10, 6).toarray()
     x[3] = 0
@@ -97,6 +155,7 @@ def test_empty_cells_stay_empty_and_are_finite(kind):
     assert np.isfinite(found).all() and found.dtype == np.float32
     expected = -(fitted.mean_g @ fitted.components_gp) * fitted.shrinkage_p * fitted.scale
     np.testing.assert_allclose(found[5], expected, rtol=1e-5)
+    assert (fitted.weight_g == 1).all()
 
 
 @pytest.mark.parametrize("shrink", [True, False])
@@ -164,6 +223,7 @@ def test_both_ways_to_the_components_agree(monkeypatch):
     rng = np.random.default_rng(3)
     counts = sp.csr_matrix(rng.poisson(rng.gamma(0.5, 4, (3, 40))[np.arange(90) % 3]) * 1.0)
     given = {"kind": "rna", "n_components": 5, "shrink": True, "seed": 0, "spectrum": 0.75}
+    given["noise_weight"] = 2.0
     few = expression.fit_expression(counts, **given)
     monkeypatch.setattr(expression, "CHUNK", 7)
     chunked = expression.fit_expression(counts, **given)
@@ -171,6 +231,8 @@ def test_both_ways_to_the_components_agree(monkeypatch):
     many = expression.fit_expression(counts, **given)
     np.testing.assert_allclose(few.components_gp, chunked.components_gp, atol=1e-10)
     np.testing.assert_allclose(few.shrinkage_p, many.shrinkage_p, rtol=1e-8)
+    np.testing.assert_allclose(few.weight_g, many.weight_g, rtol=1e-8)
+    assert few.weight_g.max() < 1
     np.testing.assert_allclose(
         np.abs((few.components_gp * many.components_gp).sum(0)), 1, atol=1e-8
     )

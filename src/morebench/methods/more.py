@@ -97,6 +97,7 @@ def run_zeroshot(
     n_components: int,
     spectrum: float,
     feature_spectrum: float,
+    noise_weight: float,
     n_pairs: int,
 ) -> MethodOutput:
     """Embed cells without any training: frozen features and expression branch, aligned.
@@ -107,7 +108,7 @@ def run_zeroshot(
         As in ``run``.
     threads
         Of torch (nothing here uses it beyond the neighbour search).
-    backbone, n_tokens, n_components, spectrum, feature_spectrum, n_pairs
+    backbone, n_tokens, n_components, spectrum, feature_spectrum, noise_weight, n_pairs
         As in ``Settings``.
 
     Returns
@@ -122,7 +123,8 @@ def run_zeroshot(
 
     chosen = Settings(
         backbone=backbone, n_tokens=n_tokens, n_components=n_components, spectrum=spectrum,
-        feature_spectrum=feature_spectrum, structure=False, n_pairs=n_pairs,
+        feature_spectrum=feature_spectrum, noise_weight=noise_weight, structure=False,
+        n_pairs=n_pairs,
     )  # fmt: skip
     cells = _cells(data)
     features, frozen, notes = _features(data, chosen.uses_backbone)

@@ -92,6 +92,7 @@ def fit_transforms(
             shrink=settings.shrink,
             seed=seed,
             spectrum=settings.spectrum,
+            noise_weight=settings.noise_weight,
         )
     reduced = {}
     if settings.uses_backbone:

@@ -28,6 +28,9 @@ class Settings:
     spectrum, feature_spectrum
         Power of the components' standard deviations that the expression branch and the
         frozen features keep: 1 leaves them as they are, 0 gives all the same.
+    noise_weight
+        How much less a gene counts in the expression branch for the noise of its log values
+        (``fit_expression``): 0 leaves it out.
     shrink
         Shrink the expression branch's components by what noise adds to their variance.
     features, structure
@@ -73,6 +76,7 @@ class Settings:
     n_components: int = 30
     spectrum: float = 0.75
     feature_spectrum: float = 0.5
+    noise_weight: float = 2.0
     shrink: bool = False
     features: bool = True
     structure: bool = False

@@ -18,13 +18,15 @@ from morebench.models.more.network import BranchSpec, Network
 from morebench.models.more.settings import Settings
 from morebench.models.more.tokens import Background
 
-FORMAT = 2
+FORMAT = 3
 JSON_FILE, ARRAYS_FILE = "model.json", "model.safetensors"
 _KEYS = (
     "settings", "modalities", "names", "batches", "classes", "branches", "scales",
     "feature_scales", "source", "annotator", "seed", "batch_key", "layer",
 )  # fmt: skip
-_EXPRESSION = ("mean_g", "components_gp", "shrinkage_p", "power_p", "frequency_g")
+_EXPRESSION = (
+    "mean_g", "weight_g", "components_gp", "shrinkage_p", "power_p", "frequency_g",
+)  # fmt: skip
 
 
 def to_state(model: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
