@@ -20,9 +20,10 @@ HEAD = """# Results on real data
 Made by `python docs/make_results.py {results}` from the tables of
 `MOREBENCH_DATA=/path/to/data snakemake --cores 2 --configfile config/real.yaml`
 (configuration {config_hash}, commit {commit}). Development sets may have been tuned on, reporting
-sets not, but that MoRE's `noise_weight` was also tried on ding and baron (one seed, three values; the
-development sets alone say the same). `laughney` has labels from markers, so its scores say little. Means over seeds, with the
-smallest and largest where there are several. What each column is: [README](../README.md).
+sets not, but that MoRE's `noise_weight` was also tried on ding and baron (one seed, three values;
+the development sets alone say the same). `laughney` has labels from markers, so its scores say
+little. Means over seeds, with the smallest and largest where there are several. What each column
+is: [README](../README.md).
 """
 
 
