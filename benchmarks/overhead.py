@@ -2,7 +2,7 @@
 
     python benchmarks/overhead.py [--jobs 400]
 
-What Snakemake takes for a job may grow with the jobs before it, so there are many: some 15 minutes.
+What Snakemake takes for a job may grow with the jobs before it, so there are many.
 Makes splits of a small simulated dataset, one job each and as little work as a job has. Snakemake's
 own CPU time is measured in runs with few and with many of these jobs: the slope is the cost of a
 job, the rest that of a run. The job's script is compared with a process that imports the same

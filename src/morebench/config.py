@@ -75,7 +75,7 @@ class Evaluation(Strict):
     seed: int = 0
     n_boot: int = Field(1000, ge=100)
     sample: int | None = Field(
-        None, ge=1000, description="cells that integration is scored on; null: all scored cells"
+        None, ge=1000, description="cells that embeddings are scored on; null: all scored cells"
     )
     repeats: int = Field(3, ge=2, description="samples drawn; their spread is the stated error")
     threads: int = Field(1, ge=1)

@@ -119,6 +119,8 @@ def test_a_cancelled_run_leaves_nothing_in_the_queue(slurm, tmp_path, tiny_confi
     while sorted(slurm.active()) != ["PENDING", "RUNNING", "RUNNING"]:
         assert process.poll() is None and time.monotonic() < end, project.output()
         time.sleep(0.1)
+    locks = {p.name for p in (project.root / ".snakemake/locks").iterdir()}
+    assert locks and not any(name.startswith("owner-") for name in locks), "jobs outlive Snakemake"
     process.send_signal(signal.SIGINT)
     assert process.wait(300) != 0
     end = time.monotonic() + 60

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 import signal
@@ -78,6 +79,9 @@ methods:
 """
 STARTED = re.compile(r"^(?:Job|localjob|local job) ?(\d+): (.+)$", re.M)
 FINISHED = re.compile(r"^Finished jobid: (\d+)", re.M)
+# What holds checksums, and what has none since nothing reads it as data.
+CHECKSUMS = ("*.sha256", "*/SHA256SUMS")
+OTHERS = ("*/.snakemake_timestamp", "*.lock")
 # What says when and how fast a run was.
 OF_THE_CLOCK = ("runtime.tsv", "run.json")
 
@@ -173,6 +177,11 @@ class Faulty(Project):
         results = self.root / "results"
         files = (p for p in results.rglob("*") if p.is_file() and "logs" not in p.parts)
         return {p.relative_to(results).as_posix(): p for p in sorted(files)}
+
+
+def covered(name: str) -> bool:
+    """Whether a file of the results must be told from a damaged one."""
+    return not any(fnmatch.fnmatch(name, p) for p in (*CHECKSUMS, *OTHERS))
 
 
 def wanted(name: str) -> bool:

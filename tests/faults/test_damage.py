@@ -18,7 +18,7 @@ import pytest
 import typer
 
 from morebench.errors import Damaged
-from tests.faults.conftest import LIMIT_S, jobs
+from tests.faults.conftest import LIMIT_S, covered, jobs
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.workflow]
 
@@ -70,17 +70,11 @@ READERS = {
     "figures/*": ("write_report",),
     "report/index.html": None,
 }
-CHECKSUMS = ("*.sha256", "*/SHA256SUMS")
-OTHERS = ("*/.snakemake_timestamp", "*.lock")
 
 
 def readers_of(name):
     """The first pattern that a name goes with decides."""
     return next(readers for pattern, readers in READERS.items() if fnmatch.fnmatch(name, pattern))
-
-
-def covered(name):
-    return not any(fnmatch.fnmatch(name, p) for p in (*CHECKSUMS, *OTHERS))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The zero-shot task against scib-metrics, scikit-learn and planted embeddings."""
+"""The zero-shot task against scikit-learn, the single cells' LISI, and planted embeddings."""
 
 import numpy as np
 import pytest
@@ -98,9 +98,12 @@ def test_a_type_never_shown_is_scored_as_any_other():
 
 
 def test_a_sample_of_the_cells():
-    few = score(GOOD, params={"sample": 180})
+    few = score(GOOD, params={"sample": 180, "repeats": 3})
     assert few["unseen_nmi"].value == 1 and few["unseen_nmi"].n_cells == 60
     assert few["unseen_nmi"].coverage == 0.5
+    drawn = few["unseen_silhouette"]
+    assert drawn.ci_low < drawn.value < drawn.ci_high
+    assert drawn.ci_low < score(GOOD)["unseen_silhouette"].value < drawn.ci_high
 
 
 def test_what_failed_is_typed():

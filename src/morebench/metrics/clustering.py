@@ -13,6 +13,8 @@ from morebench.metrics.undefined import UndefinedMetric
 
 #: Resolutions searched for Leiden, those of scib-metrics: 0.2, 0.4, ..., 2.0.
 RESOLUTIONS: tuple[float, ...] = tuple(2 * i / 10 for i in range(1, 11))
+#: What scib-metrics seeds Leiden by; tasks add theirs. It seeds k-means by 0.
+LEIDEN_SEED = 42
 
 
 def nmi_ari(labels: np.ndarray, clusters: np.ndarray) -> tuple[float, float]:
@@ -32,7 +34,7 @@ def nmi_ari(labels: np.ndarray, clusters: np.ndarray) -> tuple[float, float]:
 
 
 def leiden_clusters(
-    graph: sp.spmatrix, resolutions: Sequence[float] = RESOLUTIONS, *, seed: int = 42
+    graph: sp.spmatrix, resolutions: Sequence[float] = RESOLUTIONS, *, seed: int = LEIDEN_SEED
 ) -> list[np.ndarray]:
     """Cluster a weighted graph by Leiden at every resolution (Traag et al. 2019).
 
@@ -76,7 +78,8 @@ def leiden_nmi_ari(
     labels: np.ndarray,
     resolutions: Sequence[float] = RESOLUTIONS,
     *,
-    seed: int = 42,
+    seed: int = LEIDEN_SEED,
+    cells: np.ndarray | None = None,
 ) -> tuple[float, float]:
     """NMI and ARI of the Leiden clusters whose NMI with the types is highest.
 
@@ -90,15 +93,19 @@ def leiden_nmi_ari(
         UMAP connectivities of 15 neighbours in the reference.
     labels : (n,) array
         Type of each cell.
+    cells : (m,) array of int, or None
+        Places of the cells whose types and clusters are compared; None stands for all.
 
     Raises
     ------
     UndefinedMetric
         With one type only.
     """
-    if len(np.unique(labels)) < 2:
-        raise UndefinedMetric(f"one cell type only among the scored cells: {labels[0]}")
-    scores = [nmi_ari(labels, c) for c in leiden_clusters(graph, resolutions, seed=seed)]
+    rows = np.arange(len(labels)) if cells is None else cells
+    truth = labels[rows]
+    if len(np.unique(truth)) < 2:
+        raise UndefinedMetric(f"one cell type only among the scored cells: {truth[0]}")
+    scores = [nmi_ari(truth, c[rows]) for c in leiden_clusters(graph, resolutions, seed=seed)]
     return scores[int(np.argmax([nmi for nmi, _ in scores]))]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -34,13 +34,10 @@ from morebench.metrics.neighbors import (
 )
 from morebench.metrics.undefined import UndefinedMetric
 from morebench.registry import METRICS
-from morebench.sample import sample_rows
 from morebench.tasks.contract import Candidate, Score, TaskData, unscored
+from morebench.tasks.draws import over_draws
 
 log = logging.getLogger(__name__)
-
-#: Added to the task's seed for Leiden: scib-metrics seeds Leiden by 42 and k-means by 0.
-LEIDEN_SEED = 42
 
 
 @dataclass
@@ -73,7 +70,7 @@ class _Embedding:
 
     @cached_property
     def leiden(self) -> tuple[float, float]:
-        seed = LEIDEN_SEED + self.cells.seed
+        seed = clustering.LEIDEN_SEED + self.cells.seed
         return clustering.leiden_nmi_ari(self.graph(K_GRAPH), self.cells.labels, seed=seed)
 
     @cached_property
@@ -97,7 +94,7 @@ class _Graph:
 
     @cached_property
     def leiden(self) -> tuple[float, float]:
-        seed = LEIDEN_SEED + self.cells.seed
+        seed = clustering.LEIDEN_SEED + self.cells.seed
         return clustering.leiden_nmi_ari(self.connectivities, self.cells.labels, seed=seed)
 
 
@@ -188,12 +185,7 @@ def metric_names() -> list[str]:
     return sorted(names, key=lambda name: name in _TOTALS)
 
 
-def _cells(data: TaskData, seed: int, threads: int, sample: int | None, draw: int) -> _Cells:
-    index = data.labelled
-    if sample is not None and sample < len(index):
-        # Batches and types keep their shares, so that no type's batches are thinned by chance.
-        group = [f"{b}|{t}" for b, t in zip(data.batch[index], data.cell_type[index], strict=True)]
-        index = index[sample_rows(np.array(group), sample, draw)]
+def _cells(data: TaskData, index: np.ndarray, seed: int, threads: int) -> _Cells:
     return _Cells(
         index=index,
         labels=data.cell_type[index].astype(str),
@@ -323,34 +315,16 @@ def score(
     -------
     list of Score
         One a candidate and metric of the registry, totals included, in that order.
-        Coverage is the share of scored cells that a value rests on. Of several draws: the
-        mean, with the 95 % t interval of the mean over draws, which is the error of sampling
-        cells and of nothing else.
+        Coverage is the share of scored cells that a value rests on. Of several draws: see
+        ``over_draws``.
     """
     from threadpoolctl import threadpool_limits
 
-    names, sample = metric_names(), params.get("sample")
-    drawn = sample is not None and sample < len(data.labelled)
-    draws = params["repeats"] if drawn else 1
-    found = []
+    names = metric_names()
+
+    def of(index: np.ndarray) -> list[Score]:
+        cells = _cells(data, index, seed, threads)
+        return [s for c in candidates for s in _candidate(c, cells, len(data.batch), names)]
+
     with threadpool_limits(limits=1, user_api="blas"):
-        for draw in range(draws):
-            cells = _cells(data, seed, threads, sample, seed + draw)
-            found.append(
-                [s for c in candidates for s in _candidate(c, cells, len(data.batch), names)]
-            )
-    return [_mean_of(scores) for scores in zip(*found, strict=True)]
-
-
-def _mean_of(scores: Sequence[Score]) -> Score:
-    """Return the mean of a metric over draws of cells; one that is missing makes it missing."""
-    first = scores[0]
-    missing = [s for s in scores if s.status != "ok"]
-    if missing or len(scores) == 1:
-        return missing[0] if missing else first
-    from scipy.stats import t
-
-    values = np.array([s.value for s in scores])
-    half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    mean = float(values.mean())
-    return replace(first, value=mean, ci_low=mean - float(half), ci_high=mean + float(half))
+        return over_draws(data, data.labelled, of, seed=seed, params=params)

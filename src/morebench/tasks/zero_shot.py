@@ -20,13 +20,10 @@ from morebench.metrics.neighbors import (
     exact_neighbors,
 )
 from morebench.metrics.undefined import UndefinedMetric
-from morebench.sample import sample_rows
 from morebench.tasks.contract import Candidate, Score, TaskData, unscored
+from morebench.tasks.draws import over_draws
 
 log = logging.getLogger(__name__)
-
-#: As in the integration task: scib-metrics seeds Leiden by 42.
-LEIDEN_SEED = 42
 
 
 @dataclass
@@ -55,10 +52,8 @@ class _Joint:
     @cached_property
     def leiden(self) -> tuple[float, float]:
         graph = connectivity.umap_connectivities(self.neighbors.subset(K_GRAPH))
-        clusters = clustering.leiden_clusters(graph, seed=LEIDEN_SEED + self.seed)
-        truth = self.labels[self.asked]
-        found = [clustering.nmi_ari(truth, c[self.asked]) for c in clusters]
-        return found[int(np.argmax([nmi for nmi, _ in found]))]
+        seed = clustering.LEIDEN_SEED + self.seed
+        return clustering.leiden_nmi_ari(graph, self.labels, seed=seed, cells=self.asked)
 
 
 def _silhouette(j: _Joint) -> float:
@@ -145,19 +140,19 @@ def score(
     threads
         Of the neighbour search.
     params
-        ``sample``: at most that many cells, drawn by batch and type, one draw. Those of other
-        tasks are ignored.
+        ``sample``: at most that many cells, drawn by batch and type; ``repeats``: draws. Those
+        of other tasks are ignored.
 
     Returns
     -------
     list of Score
         One a candidate and metric. Coverage is the share of scored cells that a value rests on.
+        Of several draws: see ``over_draws``.
     """
     from threadpoolctl import threadpool_limits
 
-    cells, sample = joint_cells(data), params.get("sample")
-    if sample is not None and sample < len(cells):
-        group = [f"{b}|{t}" for b, t in zip(data.batch[cells], data.cell_type[cells], strict=True)]
-        cells = cells[sample_rows(np.array(group), sample, seed)]
-    with threadpool_limits(limits=1, user_api="blas"):
+    def of(cells: np.ndarray) -> list[Score]:
         return [s for c in candidates for s in _candidate(c, data, cells, seed, threads)]
+
+    with threadpool_limits(limits=1, user_api="blas"):
+        return over_draws(data, joint_cells(data), of, seed=seed, params=params)
