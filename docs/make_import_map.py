@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tasks",),
     ("config", "plan", "paths", "preflight"),
     ("environments", "child", "runner", "shards", "digest", "job", "stale_locks"),
-    ("evaluate", "aggregate", "robustness", "canary", "selftest", "crate"),
+    ("evaluate", "aggregate", "robustness", "canary", "canary_world", "selftest", "crate"),
     ("plots",),
     ("umap", "report"),
     ("cli", "cli_more"),

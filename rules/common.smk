@@ -254,6 +254,11 @@ def spec_of(wildcards):
     return METHODS[wildcards.method].spec
 
 
+def submission(wildcards):
+    """The group of a run that takes seconds; others are submitted alone."""
+    return "runs" if spec_of(wildcards).brief else None
+
+
 def entrants(cells):
     """Runs as the scoring scripts take them, each once."""
     found = {}

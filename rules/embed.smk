@@ -9,6 +9,8 @@ rule embed:
     log:
         PATHS.log(plan.Run("{dataset}", "{split}", "{method}", "{seed}")),
     retries: ATTEMPTS - 1
+    group:
+        submission
     conda:
         method_environment
     threads: lambda wildcards: spec_of(wildcards).threads

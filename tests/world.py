@@ -4,7 +4,8 @@ import shutil
 
 import numpy as np
 
-from morebench import canary, child
+from morebench import canary_world as canary
+from morebench import child, runner
 from morebench.config import load, methods_of
 from morebench.evaluate import task_data
 from morebench.files import copy, write_json
@@ -51,7 +52,7 @@ class World:
         work = self.folder / f"work-{name}-{split}-{shown}"
         work.mkdir()
         for target, source in canary.files_of(method, paths).items():
-            copy(source, work / target)
+            copy(source, work / runner.INPUT_NAMES[target])
         table = read_split(paths.split(canary.DATASET, split))
         ids, labels = table["cell_id"].to_numpy(object), table["label"].to_numpy(object)
         if method.spec.truth:

@@ -3,46 +3,39 @@
 A small dataset is taken from its source file through prepare, split and input to every method's
 process, twice: as it is, and with the hidden labels permuted in the source, so in every file
 that is made of it. A method whose output differs has read, by whatever way, what was hidden.
-The ids of the source spell the labels, and change with them.
+The ids of the source spell the labels, and change with them. Methods start from another's model
+and run in ranges of cells as they do in the workflow.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from morebench import runner
-from morebench.config import Config, Method, backbone_of, backbones_of, load
+from morebench import environments, runner, shards
+from morebench.canary_world import (
+    DATASET,
+    HELD_OUT,
+    SPLIT,
+    files_of,
+    make_world,
+    permuted,
+    source_cells,
+)
+from morebench.config import Config, Method, pretrained_of
 from morebench.contract import MethodOutput
-from morebench.data.spec import splits_of
-from morebench.files import atomic_directory
-from morebench.io.outputs import Status, read_output
+from morebench.io.inputs import read_input
+from morebench.io.outputs import MODEL_FILE, Status, read_output
+from morebench.io.splits import read_split
 from morebench.paths import Paths
 from morebench.plan import Run
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-DATASET, HELD_OUT = "canary", "batch1"
-SPLIT = f"lobo-{HELD_OUT}"
 TOLERANCE = 1e-5  # of numbers that come from the same seed on the same machine
-SIZES: dict[str, Any] = {
-    "n_cells": 240, "n_genes": 200, "n_peaks": 60, "n_proteins": 8, "n_types": 4, "n_rare": 0,
-    "rare_fraction": 0.05, "n_batches": 3, "batch_effect": 0.4, "missing_fraction": 0.0,
-}  # fmt: skip
-SETTINGS = {
-    "batch": "batch",
-    "labels": {"column": "cell_type", "source": "planted"},
-    "doublets": {"column": "is_doublet"},
-    "features": {"n_top": 150, "n_pcs": 30, "min_cells": 1},
-    "splits": {"lobo": [HELD_OUT]},
-    "tasks": ["annotation", "doublets"],
-}
+RANGES, SAMPLE = 2, 160  # of a run in ranges: their number, and the cells of its fit
 
 
 @dataclass(frozen=True)
@@ -54,114 +47,82 @@ class Verdict:
     reason: str = ""
 
 
-def source_cells(seed: int) -> AnnData:
-    """Return simulated cells with planted types, doublets by chance, and batches."""
-    from morebench.data.simulate import sim_multiome
+@dataclass(frozen=True)
+class Canary:
+    """One world's files, and who runs on them: the methods by name, the checkout, the seed."""
 
-    whole = sim_multiome(**SIZES, seed=seed)
-    cells = whole.mod["rna"].copy()
-    rng = np.random.default_rng(seed)
-    for column in ("batch", "cell_type"):
-        cells.obs[column] = whole.obs.loc[cells.obs_names, column].astype(str).to_numpy()
-    cells.obs = cells.obs[["batch", "cell_type"]]
-    cells.obs["is_doublet"] = rng.random(cells.n_obs) < 0.1
-    return cells
+    paths: Paths
+    methods: Mapping[str, Method]
+    root: Path
+    seed: int
 
+    def run(self, method: Method) -> tuple[Status, MethodOutput]:
+        """Run a method as the workflow does; the output is empty unless it ends ok."""
+        run = self._run_of(method)
+        status = self._part(method, self.paths.embedding(run), "", self._pretrained(method))
+        return status, self._output(method, run, status)
 
-def permuted(cells: AnnData, hidden: np.ndarray, seed: int) -> AnnData:
-    """Return the cells with the truth of the hidden ones dealt out among them.
+    def run_in_ranges(self, method: Method) -> tuple[Status, MethodOutput]:
+        """Run a method that declares ``sharded`` on a sample and, by its model, on ranges.
 
-    That is types and doublets; a known doublet shows no label, so those of other cells stay.
-    """
-    rng = np.random.default_rng(seed)
-    other = cells.copy()
-    rows = np.flatnonzero(hidden)
-    for column in ("cell_type", "is_doublet"):
-        values = other.obs[column].to_numpy().copy()
-        values[rows] = values[rng.permutation(rows)]
-        other.obs[column] = values
-    return other
+        Without frozen features, which rest on counts alone and are made by ranges before.
+        """
+        method = replace(method, params={**method.params, "features": False})
+        run = replace(self._run_of(method), split=f"{SPLIT}.ranges")
+        fitted = self.paths.shard(run, "fit")
+        status = self._part(method, fitted, f"fit:{SAMPLE}:{self.seed}", None)
+        parts = [self.paths.shard(run, str(i)) for i in range(RANGES)]
+        if status.state == "ok":
+            for i, part in enumerate(parts):
+                self._part(method, part, f"embed:{i}/{RANGES}", fitted / MODEL_FILE)
+            given = self.paths.input(DATASET, "all")
+            outputs = method.spec.outputs
+            status = shards.gather(self.paths.embedding(run), fitted, parts, given, outputs)
+        return status, self._output(method, run, status)
 
+    def _run_of(self, method: Method) -> Run:
+        return Run(DATASET, SPLIT, method.name, self.seed)
 
-def make_world(root: Path, cells: AnnData, config: Config, *, threads: int = 1) -> Paths:
-    """Write the source and all that the workflow makes of it for methods.
+    def _pretrained(self, method: Method) -> Path | None:
+        """Return the model that a method starts from, fitted in this world."""
+        name = pretrained_of(method, self.methods)
+        if name is None:
+            return None
+        earlier = self.methods[name]
+        model = self.paths.embedding(self._run_of(earlier)) / MODEL_FILE
+        if not model.exists():
+            self.run(earlier)
+        return model if model.exists() else None
 
-    The ids in the source file end in the cell's type.
-    """
-    from morebench.data.features import make_input
-    from morebench.data.prepare import prepare
-    from morebench.data.splits import make_split
-    from morebench.frozen import input_features
-    from morebench.io.inputs import read_input, write_input
-    from morebench.io.prepared import write_prepared, write_truth
-    from morebench.io.splits import write_split
+    def _part(self, method: Method, output: Path, part: str, model: Path | None) -> Status:
+        shown = None
+        if method.spec.track == "semi-supervised":
+            table = read_split(self.paths.split(DATASET, SPLIT))
+            shown = (table["cell_id"].to_numpy(object), table["label"].to_numpy(object))
+        log = self.paths.log(self._run_of(method))
+        status = Status(DATASET, SPLIT, method.name, self.seed, "failed", log=str(log))
+        files = files_of(method, self.paths)
+        if part:
+            files.pop("all_genes", None)  # as in the workflow: the input has them
+        if model is not None:
+            files["pretrained"] = model
+        with shards.part_of(files, shown, method.spec.outputs, part) as (files, shown, outputs):
+            return runner.run(
+                {**method.settings(), "outputs": outputs},
+                status,
+                files={runner.INPUT_NAMES.get(k, k): path for k, path in files.items()},
+                labels=shown,
+                output=output,
+                limits=runner.Limits(1, method.spec.mem_mb, method.spec.runtime_min * 60),
+                interpreter=environments.interpreter(method.spec.environment, root=self.root),
+            )
 
-    paths, dataset = Paths(root / "results"), config.datasets[DATASET]
-    cells = cells.copy()
-    kind = cells.obs["cell_type"].astype(str)
-    cells.obs_names = [f"{i}_{t}" for i, t in enumerate(kind)]
-    root.mkdir(parents=True, exist_ok=True)
-    cells.write_h5ad(root / "source.h5ad")
-    result = prepare(DATASET, dataset)
-    write_truth(paths.truth(DATASET), result.truth)
-    write_prepared(paths.prepared(DATASET), result.data, result.truth)
-    batch = result.data.obs["batch"].astype(str).to_numpy()
-    for split, held_out in splits_of(dataset).items():
-        table, facts = make_split(split, held_out, result.truth, batch, None)
-        write_split(paths.split(DATASET, split), table, facts)
-        if split == "all":
-            visible = table["fit_visible"].to_numpy()
-            made = make_input(result.data, visible, dataset.features, DATASET)
-            write_input(paths.input(DATASET, split), made.data)
-    given = read_input(paths.input(DATASET, "all"))
-    for slug, settings in backbones_of(config).items():
-        files = input_features(
-            given, settings, cache=paths.feature_cache / DATASET,
-            texts=paths.feature_cache / "texts", threads=threads, device="cpu",
-        )  # fmt: skip
-        folder = paths.features(DATASET, "all", slug)
-        with atomic_directory(folder) as directory:
-            for file in files:
-                shutil.copyfile(file, directory / file.name)
-    return paths
-
-
-def files_of(method: Method, paths: Paths) -> dict[str, Path]:
-    """Return what the workflow copies into the method's folder, by its names there."""
-    found = {runner.INPUT_NAMES["input"]: paths.input(DATASET, "all")}
-    if method.spec.all_genes:
-        found[runner.INPUT_NAMES["all_genes"]] = paths.prepared(DATASET)
-    backbone = backbone_of(method)
-    if backbone is not None:
-        found[runner.INPUT_NAMES["features"]] = paths.features(DATASET, "all", backbone)
-    return found
-
-
-def run_method(method: Method, paths: Paths, root: Path, seed: int) -> tuple[Status, MethodOutput]:
-    """Run a method as the workflow does; the output is empty unless it ends ok."""
-    from morebench import environments
-    from morebench.io.inputs import read_input
-    from morebench.io.splits import read_split
-
-    run = Run(DATASET, SPLIT, method.name, seed)
-    shown = None
-    if method.spec.track == "semi-supervised":
-        table = read_split(paths.split(DATASET, SPLIT))
-        shown = (table["cell_id"].to_numpy(dtype=object), table["label"].to_numpy(dtype=object))
-    status = runner.run(
-        method.settings(),
-        Status(DATASET, SPLIT, method.name, seed, "failed", log=str(paths.log(run))),
-        files=files_of(method, paths),
-        labels=shown,
-        output=paths.embedding(run),
-        limits=runner.Limits(1, method.spec.mem_mb, method.spec.runtime_min * 60),
-        interpreter=environments.interpreter(method.spec.environment, root=root),
-    )
-    if status.state != "ok":
-        return status, MethodOutput()
-    given = read_input(paths.input(DATASET, "all"))
-    declared = method.spec.outputs
-    return status, read_output(paths.embedding(run), given.cell_ids, len(given.genes), declared)
+    def _output(self, method: Method, run: Run, status: Status) -> MethodOutput:
+        if status.state != "ok":
+            return MethodOutput()
+        given = read_input(self.paths.input(DATASET, "all"))
+        folder, declared = self.paths.embedding(run), method.spec.outputs
+        return read_output(folder, given.cell_ids, len(given.genes), declared)
 
 
 def differences(one: MethodOutput, two: MethodOutput) -> list[str]:
@@ -186,19 +147,14 @@ def differences(one: MethodOutput, two: MethodOutput) -> list[str]:
     return found
 
 
-def canary_config(root: Path, methods: Mapping[str, Mapping[str, object]]) -> Config:
-    """Return the configuration of the canary's dataset, with these entries as methods."""
-    dataset = {**SETTINGS, "path": str(root / "source.h5ad")}
-    return load({"datasets": {DATASET: dataset}, "methods": methods}, "canary")
-
-
 def watch_methods(
     methods: Mapping[str, Method], folder: Path, config: Config, *, root: Path, seed: int = 0
 ) -> Iterator[Verdict]:
     """Run methods with the hidden labels as they are and permuted, and compare.
 
     Hidden are the labels of the held-out batch for methods that are shown the others, all of
-    them for the rest. Both runs find their files under the same names.
+    them for the rest. Both runs find their files under the same names. Methods that declare
+    ``sharded`` run in ranges of cells too.
 
     Parameters
     ----------
@@ -218,26 +174,36 @@ def watch_methods(
         "held out": permuted(cells, ~told, seed + 1),
         "all": permuted(cells, np.ones(len(told), dtype=bool), seed + 1),
     }
-    found: dict[str, dict[str, tuple[Status, MethodOutput]]] = {}
+    found: dict[str, list[list[tuple[Status, MethodOutput]]]] = {}
     watched = {name: m for name, m in methods.items() if not m.spec.truth}
     for world, source in worlds.items():
         shutil.rmtree(folder, ignore_errors=True)
-        paths = make_world(folder, source, config)
+        here = Canary(make_world(folder, source, config), methods, root, seed)
         for name, method in watched.items():
             own = "held out" if method.spec.track == "semi-supervised" else "all"
             if world in ("as it is", own):
-                kept = found.setdefault(name, {})
-                kept["plain" if world == "as it is" else "permuted"] = run_method(
-                    method, paths, root, seed
-                )
+                ran = [here.run(method)]
+                if method.spec.sharded:
+                    ran.append(here.run_in_ranges(method))
+                found.setdefault(name, []).append(ran)
     for name in methods:
-        if name not in watched:
+        if name in watched:
+            yield verdict(name, *found[name])
+        else:
             yield Verdict(name, "exempt", "a control that is given the truth")
-            continue
-        (first, one), (second, two) = found[name]["plain"], found[name]["permuted"]
+
+
+def verdict(
+    name: str,
+    plain: list[tuple[Status, MethodOutput]],
+    permuted: list[tuple[Status, MethodOutput]],
+) -> Verdict:
+    """Return what a method's runs in two worlds say of it: whole first, then in ranges."""
+    for (first, one), (second, two) in zip(plain, permuted, strict=True):
         if first.state != "ok" or second.state != first.state:
             worst = first if first.state != "ok" else second
-            yield Verdict(name, worst.state, worst.reason)
-            continue
+            return Verdict(name, worst.state, worst.reason)
         apart = differences(one, two)
-        yield Verdict(name, "caught" if apart else "passed", ", ".join(apart))
+        if apart:
+            return Verdict(name, "caught", ", ".join(apart))
+    return Verdict(name, "passed")

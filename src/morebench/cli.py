@@ -174,7 +174,8 @@ def canary(
     from rich.console import Console
     from rich.table import Table
 
-    from morebench.canary import canary_config, watch_methods
+    from morebench.canary import watch_methods
+    from morebench.canary_world import canary_config
     from morebench.config import closest, load_file, methods_of
     from morebench.errors import ConfigError
     from morebench.registry import ACCEPTED_STATES

@@ -295,6 +295,8 @@ def _method(name: str, entry: Mapping[str, Any], source: str) -> Method:
     changed = {k: v for k, v in limits.model_dump().items() if v is not None}
     title = entry.get("title", spec.title if name == base else name)
     _check_type(title, "", f"{at}.title")
+    # What asks for other resources shares none.
+    changed["brief"] = spec.brief and not changed
     return Method(name, replace(spec, title=title, **changed), {**spec.params, **given})
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.quick import QUICK
 from tests.seal import seal
 
-from morebench import canary, runner
+from morebench import canary, canary_world, runner
 from morebench.config import Method, methods_of
 from morebench.contract import MethodInput, MethodOutput
 from morebench.errors import ContractError
@@ -52,6 +52,14 @@ def reads_beside(data, *, seed, threads):
 def honest(data, *, seed, threads):
     return MethodOutput(embedding=data.pca_np[:, :3])
 
+def reads_later(data, *, seed, threads, path, features=True):
+    # honest, until it starts from a fitted model
+    if data.pretrained_file is None:
+        model = {"weight": np.ones(1, np.float32)}
+        return MethodOutput(embedding=data.pca_np[:, :3], model=model)
+    codes = pd.read_parquet(path)["cell_type"].astype("category").cat.codes
+    return MethodOutput(embedding=np.eye(9, dtype=np.float32)[codes[: data.n_cells]])
+
 def boom(data, *, seed, threads):
     raise ValueError("boom")
 """
@@ -73,23 +81,22 @@ def planted(tmp_path_factory):
         yield folder
 
 
-def cheat(name, **params):
-    spec = MethodSpec(
-        name, name, f"cheats:{name}", "unsupervised", ("embedding",), "", "", params=params
-    )
+def cheat(name, entry="", outputs=("embedding",), **params):
+    entry = f"cheats:{entry or name}"
+    spec = MethodSpec(name, name, entry, "unsupervised", outputs, "", "", params=params)
     return Method(name, spec, params)
 
 
 def verdicts(tmp_path, *methods):
     world = tmp_path / "world"
-    config = canary.canary_config(world, {"pca": {}})
+    config = canary_world.canary_config(world, {"pca": {}})
     found = canary.watch_methods({m.name: m for m in methods}, world, config, root=ROOT)
     return {v.method: v for v in found}
 
 
 def test_planted_cheats_are_caught_and_honest_methods_pass(planted, tmp_path):
     results = tmp_path / "world" / "results"
-    truth = str(results / "truth" / f"{canary.DATASET}.parquet")
+    truth = str(results / "truth" / f"{canary_world.DATASET}.parquet")
     source = str(tmp_path / "world" / "source.h5ad")
     found = verdicts(
         tmp_path, cheat("reads_truth", path=truth), cheat("reads_source", path=source),
@@ -103,12 +110,26 @@ def test_planted_cheats_are_caught_and_honest_methods_pass(planted, tmp_path):
     assert found["boom"].outcome == "failed" and "boom" in found["boom"].reason
 
 
+def test_cheats_in_ranges_of_cells_and_in_what_starts_from_a_model_are_caught(planted, tmp_path):
+    path = str(tmp_path / "world" / "results" / "truth" / f"{canary_world.DATASET}.parquet")
+    outputs = ("embedding", "model")
+    whole, ranges = (cheat(name, "reads_later", outputs, path=path) for name in ("whole", "ranges"))
+    start = cheat("start", "reads_later", path=path)
+    ranges = replace(ranges, spec=replace(ranges.spec, sharded=True))
+    start = replace(start, spec=replace(start.spec, pretrained="whole"))
+    found = verdicts(tmp_path, start, whole, ranges)
+    outcomes = {name: verdict.outcome for name, verdict in found.items()}
+    assert outcomes == {"start": "caught", "whole": "passed", "ranges": "caught"}
+
+
 def test_a_truth_file_beside_the_input_is_caught(planted, tmp_path, monkeypatch):
     given = canary.files_of
     monkeypatch.setattr(
         canary,
         "files_of",
-        lambda method, paths: given(method, paths) | {"aside.parquet": paths.truth(canary.DATASET)},
+        lambda method, paths: (
+            given(method, paths) | {"aside.parquet": paths.truth(canary_world.DATASET)}
+        ),
     )
     assert verdicts(tmp_path, cheat("reads_beside"))["reads_beside"].outcome == "caught"
 
@@ -121,13 +142,12 @@ def test_ids_that_spell_the_label_are_caught(planted, tmp_path, monkeypatch):
         import anndata
 
         files = given(method, paths)
-        name = runner.INPUT_NAMES["input"]
-        data = anndata.read_h5ad(files[name])
-        truth = read_truth(paths.truth(canary.DATASET))
+        data = anndata.read_h5ad(files["input"])
+        truth = read_truth(paths.truth(canary_world.DATASET))
         data.obs_names = truth["original_id"].to_numpy()
         data.write_h5ad(paths.root / "spelled.h5ad")
         seal(paths.root / "spelled.h5ad")
-        return files | {name: paths.root / "spelled.h5ad"}
+        return files | {"input": paths.root / "spelled.h5ad"}
 
     monkeypatch.setattr(canary, "files_of", spelled)
     verdict = verdicts(tmp_path, cheat("reads_ids"))["reads_ids"]
@@ -135,20 +155,20 @@ def test_ids_that_spell_the_label_are_caught(planted, tmp_path, monkeypatch):
 
 
 def test_worlds_differ_in_hidden_labels_only(tmp_path):
-    cells = canary.source_cells(0)
-    hidden = (cells.obs["batch"] == canary.HELD_OUT).to_numpy()
-    other = canary.permuted(cells, hidden, 1)
+    cells = canary_world.source_cells(0)
+    hidden = (cells.obs["batch"] == canary_world.HELD_OUT).to_numpy()
+    other = canary_world.permuted(cells, hidden, 1)
     kind, now = (c.obs["cell_type"].to_numpy().astype(str) for c in (cells, other))
     assert (kind[~hidden] == now[~hidden]).all() and (kind != now)[hidden].mean() > 0.3
     assert sorted(kind[hidden]) == sorted(now[hidden])
     made = []
     for source in (cells, other):
-        config = canary.canary_config(tmp_path, {"pca": {}})
-        paths = canary.make_world(tmp_path, source, config)
+        config = canary_world.canary_config(tmp_path, {"pca": {}})
+        paths = canary_world.make_world(tmp_path, source, config)
         made.append(
             (
-                read_input(paths.input(canary.DATASET, "all")),
-                read_truth(paths.truth(canary.DATASET)),
+                read_input(paths.input(canary_world.DATASET, "all")),
+                read_truth(paths.truth(canary_world.DATASET)),
             )
         )
     (one, truth), (two, changed) = made
@@ -176,7 +196,7 @@ def test_differences_name_what_differs():
 @pytest.mark.slow
 def test_every_registered_method_passes(tmp_path):
     world = tmp_path / "world"
-    config = canary.canary_config(world, {name: QUICK.get(name, {}) for name in METHODS})
+    config = canary_world.canary_config(world, {name: QUICK.get(name, {}) for name in METHODS})
     found = {
         v.method: v for v in canary.watch_methods(methods_of(config), world, config, root=ROOT)
     }

@@ -10,7 +10,8 @@ import pytest
 from tests.refusals import refused
 from tests.world import World
 
-from morebench import canary, threads
+from morebench import canary_world as canary
+from morebench import threads
 from morebench.config import load
 from morebench.contract import MethodOutput
 from morebench.errors import DataError

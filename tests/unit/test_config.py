@@ -82,6 +82,13 @@ def test_a_variant_is_its_method_under_its_own_name(config_of):
     assert variant.spec.title == "scVI, 30 latent"
 
 
+def test_what_asks_for_resources_of_its_own_shares_no_submission(config_of):
+    own = {"method": "pca", "resources": {"mem_mb": 500}}
+    given = {"pca": {"n_components": 5}, "own": own, "scvi": {}}
+    brief = {n: m.spec.brief for n, m in methods_of(load(config_of(methods=given))).items()}
+    assert brief == {"pca": True, "own": False, "scvi": False}
+
+
 def test_resources_do_not_decide_the_output(config_of):
     one, other = (
         methods_of(load(config_of(methods={"pca": {"resources": {"mem_mb": m}}})))["pca"]

@@ -146,6 +146,8 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         packages=("scikit-learn",),
         seeded=False,
         inductive=True,
+        brief=True,
+        runtime_min=60,
     ),
     MethodSpec(
         "random",
@@ -158,6 +160,8 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         frozen(n_components=30),
         packages=("numpy",),
         inductive=True,
+        brief=True,
+        runtime_min=60,
     ),
     MethodSpec(
         "label_oracle",
@@ -171,6 +175,8 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         packages=("numpy",),
         inductive=True,
         truth=True,
+        brief=True,
+        runtime_min=60,
     ),
     MethodSpec(
         "labels_shuffled",
@@ -184,6 +190,8 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         packages=("numpy",),
         inductive=True,
         truth=True,
+        brief=True,
+        runtime_min=60,
     ),
     MethodSpec(
         "metric_gamer",
@@ -215,6 +223,8 @@ METHODS: Mapping[str, MethodSpec] = by_name(
             max_iter_harmony=10,
         ),
         packages=("harmonypy",),
+        brief=True,
+        runtime_min=60,
     ),
     MethodSpec(
         "harmony_published",
@@ -234,6 +244,8 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         ),
         packages=("harmonypy",),
         environment="harmony_published",
+        brief=True,
+        runtime_min=60,
     ),
     MethodSpec(
         "scvi",
@@ -322,6 +334,8 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         ),
         packages=("scrublet", "annoy"),
         all_genes=True,
+        brief=True,
+        runtime_min=60,
     ),
     MethodSpec(
         "logreg",
@@ -335,6 +349,8 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         packages=("scikit-learn",),
         seeded=False,
         inductive=True,
+        brief=True,
+        runtime_min=60,
     ),
     MethodSpec(
         "forest",
@@ -354,6 +370,8 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         ),
         packages=("scikit-learn",),
         inductive=True,
+        brief=True,
+        runtime_min=60,
     ),
     MethodSpec(
         "celltypist",
@@ -379,6 +397,8 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         all_genes=True,
         seeded=False,
         inductive=True,
+        brief=True,
+        runtime_min=60,
     ),
     MethodSpec(
         "knn_doublets",
@@ -390,6 +410,8 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         "BSD-3-Clause",
         frozen(sim_ratio=2.0, n_neighbors=None, n_components=30),
         packages=("scikit-learn",),
+        brief=True,
+        runtime_min=60,
     ),
     MethodSpec(
         "more_doublets",
@@ -420,6 +442,8 @@ METHODS: Mapping[str, MethodSpec] = by_name(
             hvg=None,
         ),
         packages=("scanorama", "annoy"),
+        brief=True,
+        runtime_min=60,
     ),
     MethodSpec(
         "bbknn",
@@ -453,6 +477,8 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         frozen(n_components=30),
         packages=("scanpy", "scikit-learn"),
         seeded=False,
+        brief=True,
+        runtime_min=60,
     ),
     MethodSpec(
         "scrublet_harmony",
@@ -480,6 +506,8 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         ),
         packages=("scrublet", "annoy", "harmonypy", "scikit-learn"),
         all_genes=True,
+        brief=True,
+        runtime_min=60,
     ),
     MethodSpec(
         "genept_w",

@@ -90,6 +90,9 @@ class MethodSpec:
     sharded
         Whether it can be fitted on a sample of cells and, started from its own ``model``,
         give its output range by range; done so where a dataset has ``shards``.
+    brief
+        Whether a run takes seconds: on a cluster, where to submit a job takes seconds too,
+        such runs share a submission.
     """
 
     name: str
@@ -109,6 +112,7 @@ class MethodSpec:
     features: bool = False
     pretrained: str = ""
     sharded: bool = False
+    brief: bool = False
     threads: int = 1
     mem_mb: int = 6000
     runtime_min: int = 120
