@@ -11,6 +11,10 @@ if not workflow.overwrite_configfiles:
 
 
 include: "rules/common.smk"
+include: "rules/common_datasets.smk"
+include: "rules/common_methods.smk"
+include: "rules/common_scores.smk"
+include: "rules/common_figures.smk"
 include: "rules/download.smk"
 include: "rules/prepare.smk"
 include: "rules/features.smk"
@@ -18,6 +22,7 @@ include: "rules/embed.smk"
 include: "rules/shards.smk"
 include: "rules/evaluate.smk"
 include: "rules/selftest.smk"
+include: "rules/figures.smk"
 include: "rules/report.smk"
 include: "rules/events.smk"
 
