@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("stats",),
     ("tasks",),
     ("config", "plan", "paths", "preflight"),
-    ("environments", "child", "runner", "shards", "digest", "job", "stale_locks"),
+    ("environments", "child", "runner", "shards", "digest", "job", "stale_locks", "watchdog"),
     ("evaluate", "aggregate", "robustness", "canary", "canary_world", "selftest", "crate"),
     ("plots",),
     ("umap", "report"),

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +28,8 @@ from morebench.child import (
 )
 from morebench.files import atomic_directory, copy, read_json, write_json
 from morebench.io.outputs import MODEL_FILE, OUTPUT_FILE, Status, write_status
+from morebench.watchdog import Limits, Watched, watch
 
-POLL_S = 0.1
 # Where data and truth stand is none of a method's business.
 HIDDEN_VARIABLES = ("PWD", "OLDPWD")
 HIDDEN_PREFIX = "MOREBENCH_"
@@ -42,27 +37,6 @@ HIDDEN_PREFIX = "MOREBENCH_"
 
 class RetryWithMoreMemory(Exception):
     """The method ran out of memory and the workflow has attempts left."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the process may use: threads, MiB of resident memory, wall seconds, GPUs."""
-
-    threads: int
-    mem_mb: float
-    wall_s: float
-    gpu: int = 0
-
-
-@dataclass
-class Watched:
-    """How a process ended: its exit code, what stopped it if we did, and what it took."""
-
-    code: int
-    stopped: str
-    wall_s: float
-    cpu_s: float
-    peak_rss_mb: float
 
 
 def child_environment(n_threads: int, directory: Path, gpu: int = 0) -> dict[str, str]:
@@ -83,96 +57,6 @@ def child_environment(n_threads: int, directory: Path, gpu: int = 0) -> dict[str
     if not gpu:
         environment["CUDA_VISIBLE_DEVICES"] = ""  # no GPU is used that was not asked for
     return environment
-
-
-def _tree(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []  # it has ended since the last look
-
-
-def _rss_mb(members: list[psutil.Process]) -> float:
-    total = 0
-    for member in members:
-        try:
-            total += member.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue  # a grandchild that ended between the two looks
-    return total / 2**20
-
-
-def _kill(process: subprocess.Popen[bytes], seen: set[psutil.Process]) -> None:
-    """Kill the session's whole group and who left it: no worker outlives its method."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # it has ended and left nobody behind
-    for member in seen:
-        try:
-            if member.pid != process.pid:
-                member.kill()
-        except psutil.NoSuchProcess:
-            continue  # as it should be
-
-
-@contextmanager
-def _terminate_on_signal() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that ``finally`` blocks stop the child."""
-
-    def stop(number: int, _frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def watch(
-    command: list[str], environment: Mapping[str, str], limits: Limits, log: Path, cwd: Path
-) -> Watched:
-    """Run a command in a folder under a watchdog on its resident memory and wall time.
-
-    The limit holds for the resident memory of the whole process tree (not for the address
-    space, which CUDA and XLA reserve by the terabyte). Output goes to ``log``.
-    """
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    start = time.monotonic()
-    peak, stopped = 0.0, ""
-    seen: set[psutil.Process] = set()
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as stream, _terminate_on_signal():
-        process = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            tree = psutil.Process(process.pid)
-            while process.poll() is None:
-                members = _tree(tree)
-                seen.update(members)
-                peak = max(peak, _rss_mb(members))
-                if peak > limits.mem_mb:
-                    stopped = "memory"
-                elif time.monotonic() - start > limits.wall_s:
-                    stopped = "time"
-                if stopped:
-                    break
-                time.sleep(POLL_S)
-        finally:
-            _kill(process, seen)
-            code = process.wait()
-    wall = time.monotonic() - start
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Watched(code, stopped, wall, cpu, peak)
 
 
 def hardware() -> str:

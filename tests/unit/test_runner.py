@@ -28,7 +28,8 @@ from morebench.config import Method
 from morebench.io.inputs import write_input
 from morebench.io.outputs import Status, read_output, read_status
 from morebench.registry import METHODS
-from morebench.runner import Limits, RetryWithMoreMemory, Watched, verdict, watch
+from morebench.runner import RetryWithMoreMemory, verdict
+from morebench.watchdog import Limits, Watched, watch
 
 SRC = Path(runner.__file__).parents[1]
 N, G, P = 30, 12, 5
