@@ -28,6 +28,7 @@ from morebench import runner
 from morebench.config import load, methods_of
 from morebench.data.features import make_input
 from morebench.data.prepare import prepare
+from morebench.data.spec import splits_of
 from morebench.data.splits import make_split
 from morebench.io.inputs import write_input
 from morebench.io.outputs import Status
@@ -117,6 +118,7 @@ SMALL = {
 REAL = {"batch": "batch", "features": {"n_top": 500, "n_pcs": 20}}
 CASES = {
     "ids": (ids_that_end_in_the_label, SMALL),
+    "newtype": (ids_that_end_in_the_label, {**SMALL, "splits": {"newtype": [TYPES[1]]}}),
     "modalities": (labels_in_every_modality, SMALL),
     "tsne": (a_published_embedding, SMALL),
     "zheng": (
@@ -203,8 +205,7 @@ def run_case(folder: Path, source: Any, settings: dict[str, Any], patch: Any) ->
     write_truth(folder / "truth.parquet", result.truth)
     write_prepared(folder / "prepared.h5mu", result.data, result.truth)
     data, truth = read_prepared(folder / "prepared.h5mu"), read_truth(folder / "truth.parquet")
-    held = next(iter(dataset.splits.lobo), None)
-    split = "partial" if held is None else f"lobo-{held}"
+    split, held = list(splits_of(dataset).items())[-1]
     batch = data.obs["batch"].astype(str).to_numpy()
     table, facts = make_split(split, held, truth, batch, dataset.splits.partial)
     write_split(folder / "split.parquet", table, facts)
@@ -234,7 +235,7 @@ def run_case(folder: Path, source: Any, settings: dict[str, Any], patch: Any) ->
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(c, marks=[pytest.mark.slow] if c in list(CASES)[3:] else []) for c in CASES
+        pytest.param(c, marks=[pytest.mark.slow] if c in list(CASES)[4:] else []) for c in CASES
     ],
 )
 def given(request, tmp_path_factory, data_file):
@@ -395,6 +396,11 @@ def test_no_column_is_a_code_of_the_labels(given):
                 labels = given.secrets.obs.loc[order, level].astype(str).to_numpy()
                 pairs = set(zip(values, labels, strict=True))
                 assert len(pairs) > max(len(np.unique(values)), len(np.unique(labels))), name
+
+
+def test_what_fitting_saw_does_not_tell_scored_cells_apart(given):
+    scored = given.split[given.split["scored"]]
+    assert len(scored) and scored["fit_visible"].nunique() == 1
 
 
 def test_no_numbers_encode_a_published_embedding(given):

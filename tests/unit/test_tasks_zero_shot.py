@@ -95,6 +95,11 @@ def test_a_type_never_shown_is_scored_as_any_other():
     assert found["unseen_clisi"].value > 0.8
     assert found["unseen_nmi"].status == "not_applicable"
     assert "one cell type only" in found["unseen_nmi"].reason
+    # as a split has it: some cells of the other types are set aside as well
+    unseen = new | (np.arange(N) % 5 == 0)
+    found = score(GOOD, data(scored=unseen, shown=np.where(unseen, None, TYPES)))
+    assert found["unseen_nmi"].value == found["unseen_ari"].value == 1
+    assert found["unseen_clisi"].value > 0.8 and found["unseen_nmi"].n_cells == unseen.sum()
 
 
 def test_a_sample_of_the_cells():

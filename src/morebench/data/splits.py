@@ -73,7 +73,8 @@ def make_split(
     partial
         Share and seed of the labels that ``partial`` shows; its seed also chooses the
         known cells that a ``newtype`` split hides (20 %, else there would be nothing to
-        tell the new type from).
+        tell the new type from). Fitting sees these no more than the new type, so what
+        fitting has seen does not tell them apart.
     derive
         What a derived dataset changes of the shown labels. Scored cells, and the truth that
         they are scored against, stay as they are.
@@ -102,8 +103,9 @@ def make_split(
         shown[known] = stratified_share(batch[known], types[known].astype(str), fraction, rng)
         scored = good & ~shown
         if kind == "newtype":
-            fit = types != held_out
-            if fit.all():
+            new = types == held_out
+            fit = ~new & ~scored
+            if not new.any():
                 valid = listed(sorted(set(types[good])))
                 raise DataError(f"split {split!r}: no cell is of type {held_out!r}; valid: {valid}")
     elif kind in ("lobo", "unseen"):
