@@ -5,15 +5,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 import typer
 
 from morebench import job
 from morebench.evaluate import Entrant, candidate, task_data
+from morebench.io.inputs import read_input
 from morebench.io.tables import write_parquet
 from morebench.tasks.crosstab import crosstab
 from morebench.tasks.held_out import HeldOut, held_out
 from morebench.tasks.pooled import DIFFERENCE_COLUMNS, SCORE_COLUMNS, score
+from morebench.tasks.voting import over_clusters
 
 
 def entrant(entry: dict[str, Any], split: str) -> Entrant:
@@ -26,14 +29,13 @@ def read_batch(
     dataset: str,
     split: str,
     entrants: list[Entrant],
-    input_file: Path,
-    split_file: Path,
-    truth: Path,
+    files: tuple[Path, Path, Path],
+    cluster_n: np.ndarray,
 ) -> HeldOut:
     """Read one split and the labels of its runs; counts and embeddings are let go."""
-    given, data = task_data(dataset, split, input_file, split_file, truth)
+    given, data = task_data(dataset, split, *files)
     found = (candidate(e, given.cell_ids, len(given.genes)) for e in entrants)
-    return held_out(data, list(found))
+    return held_out(data, list(found), cluster_n)
 
 
 def main(
@@ -50,12 +52,15 @@ def main(
 ) -> None:
     """Write scores of every entrant, differences of every two, and who called what what."""
     entries = json.loads(entrants)
+    told = json.loads(settings)
+    cluster_n = over_clusters(read_input(input_file).pca_np, seed=told["seed"], threads=1)
     batches = []
     for split, file in json.loads(splits).items():
         runs = [entrant(entry, split) for entry in entries]
-        batches.append(read_batch(dataset, split, runs, input_file, Path(file), truth))
+        files = (input_file, Path(file), truth)
+        batches.append(read_batch(dataset, split, runs, files, cluster_n))
     alone = json.loads(fixed)
-    scores, differences = score(batches, fixed=alone, **json.loads(settings))
+    scores, differences = score(batches, fixed=alone, **told)
     write_parquet(crosstab_file, crosstab(batches, fixed=alone))
     for path, rows, columns in (
         (scores_file, scores, SCORE_COLUMNS),

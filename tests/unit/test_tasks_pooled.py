@@ -15,11 +15,13 @@ from morebench.stats.bootstrap import bootstrap, paired_bootstrap
 from morebench.tasks import pooled
 from morebench.tasks.contract import Candidate, TaskData
 from morebench.tasks.held_out import held_out
+from morebench.tasks.voting import vote
 
 N, BATCHES = 240, ("b0", "b1", "b2")
 RNG = np.random.default_rng(0)
 TYPES = RNG.choice(["t0", "t1", "t2"], N, p=[0.6, 0.3, 0.1]).astype(object)
 BATCH = RNG.choice(BATCHES, N, p=[0.5, 0.3, 0.2])
+CLUSTER = RNG.integers(0, 30, N)
 
 
 def split_data(batch, types=TYPES):
@@ -46,7 +48,7 @@ def entrant(labels, method="m", seed=0):
 
 
 def batches(*runs, types=TYPES):
-    return [held_out(split_data(b, types), [run[b] for run in runs]) for b in BATCHES]
+    return [held_out(split_data(b, types), [run[b] for run in runs], CLUSTER) for b in BATCHES]
 
 
 def score(parts, fixed=(), n_boot=200, seed=1):
@@ -63,6 +65,14 @@ def test_values_are_those_of_sklearn_over_all_cells():
         "macro_f1": f1_score(truth, right, **options),
         "balanced_accuracy": recall_score(truth, right, **options),
     }
+    voted = right.copy()
+    for batch in BATCHES:  # only the hidden cells of a cluster vote
+        voted[BATCH == batch] = vote(right[BATCH == batch], CLUSTER[BATCH == batch])
+    expected["macro_f1_voted"] = f1_score(truth, voted, **options)
+    assert expected["macro_f1_voted"] != pytest.approx(expected["macro_f1"])
+    *scores, nearest = scores
+    assert nearest.metric == "macro_f1_knn" and nearest.status == "not_applicable"
+    assert nearest.reason == "the method gives no embedding" and math.isnan(nearest.value)
     assert {s.metric: s.value for s in scores} == pytest.approx(expected)
     assert set(expected) < {m.name for m in METRICS.values() if m.task == "annotation"}
     assert {(s.n_cells, s.n_batches, s.status, s.reason) for s in scores} == {(N, 3, "ok", "")}
@@ -81,7 +91,9 @@ def test_intervals_and_differences_are_those_of_the_plain_bootstrap():
         return classification.statistic(metric, TYPES[order].astype(str), said)
 
     found = {(s.method, s.metric): s for s in scores}
-    for metric, function in pooled.METRICS.items():
+    for metric, (kind, function) in pooled.METRICS.items():
+        if kind != "predicted":
+            continue
         theirs = bootstrap(statistic(function, one), N, n_boot=200, seed=1)
         ours = found[("one", metric)]
         assert (ours.value, ours.ci_low, ours.ci_high) == pytest.approx(
@@ -95,6 +107,19 @@ def test_intervals_and_differences_are_those_of_the_plain_bootstrap():
     )
     assert (ours.method, ours.other, ours.metric, ours.n_cells) == ("one", "two", "macro_f1", N)
     assert ours.ci_low > 0  # 0.8 against 0.6 of the cells
+
+
+def test_an_embedding_is_asked_for_its_nearest_cells_whatever_its_method_says():
+    labels, _ = guess(0.5, 1)
+    kind = np.unique(TYPES.astype(str), return_inverse=True)[1]
+    z = 20 * np.eye(3)[kind] + np.random.default_rng(0).normal(size=(N, 3))
+    run = {
+        b: replace(c, output=MethodOutput(labels=c.output.labels, embedding=z))
+        for b, c in entrant(labels).items()
+    }
+    found = {s.metric: s for s in score(batches(run))[0]}
+    assert found["macro_f1_knn"].value == found["macro_f1_knn"].ci_low == 1
+    assert found["macro_f1"].value < 0.8
 
 
 def test_equal_predictions_differ_by_nothing():
@@ -132,7 +157,7 @@ def test_one_batch_without_an_answer_leaves_no_value():
     bare["b1"] = Candidate("bare", "semi-supervised", 0, "ok", MethodOutput(labels=TYPES[:5]))
     scores, differences = score(batches(entrant(labels, "good"), lost, bare))
     by = {s.method: s for s in scores if s.metric == "macro_f1"}
-    assert len(scores) == 9 and by["good"].status == "ok"
+    assert len(scores) == 3 * len(pooled.METRICS) and by["good"].status == "ok"
     assert (by["lost"].status, by["lost"].reason) == (
         "timeout",
         "lobo-b0: no labels; lobo-b2: 60 min",
@@ -168,7 +193,7 @@ def test_batches_that_do_not_fit_together_are_refused():
     parts = batches(entrant(labels))
     with pytest.raises(ContractError, match="is scored in 2 of them; valid: one"):
         score([*parts, parts[0]])
-    other = held_out(split_data("b2"), [entrant(labels, "other")["b2"]])
+    other = held_out(split_data("b2"), [entrant(labels, "other")["b2"]], CLUSTER)
     with pytest.raises(ContractError, match=r"lobo-b2: has the runs \('other', 0\); valid: .*'m'"):
         score([*parts[:2], other])
     nothing = np.array([], dtype=int)

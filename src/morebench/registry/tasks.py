@@ -76,6 +76,7 @@ METRICS: Mapping[str, MetricSpec] = by_name(
     MetricSpec("macro_f1", "Macro F1", "annotation", "annotation"),
     MetricSpec("balanced_accuracy", "Balanced accuracy", "annotation", "annotation"),
     MetricSpec("macro_f1_voted", "Macro F1, voted", "annotation", "annotation"),
+    MetricSpec("macro_f1_knn", "Macro F1, nearest cells", "annotation", "annotation"),
     MetricSpec("rare_f1", "F1 of rare types", "annotation", "rare"),
     MetricSpec("rare_recall", "Recall of rare types", "annotation", "rare"),
     MetricSpec("calibration", "Calibration (1 - ECE)", "annotation", "calibration"),

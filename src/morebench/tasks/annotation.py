@@ -16,7 +16,7 @@ from morebench.metrics.resampling import Statistic
 from morebench.metrics.undefined import UndefinedMetric
 from morebench.tasks.contract import Candidate, Score, TaskData, unscored
 from morebench.tasks.intervals import score_with_interval
-from morebench.tasks.transfer import with_labels
+from morebench.tasks.transfer import nearest_labels, with_labels
 from morebench.tasks.voting import over_clusters, vote
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ METRICS = (
     "macro_f1",
     "balanced_accuracy",
     "macro_f1_voted",
+    "macro_f1_knn",
     "rare_f1",
     "rare_recall",
     "calibration",
@@ -62,7 +63,7 @@ def rare_types(cell_type: np.ndarray) -> frozenset[str]:
     return frozenset(names[count < RARE * len(known)])
 
 
-def _statistic(metric: str, c: Candidate, query: _Query) -> Statistic:
+def _statistic(metric: str, c: Candidate, data: TaskData, query: _Query) -> Statistic:
     """Return a metric as a function of resampled cells.
 
     Raises
@@ -71,7 +72,7 @@ def _statistic(metric: str, c: Candidate, query: _Query) -> Statistic:
         The metric has no value for these cells or this method.
     """
     assert c.output is not None and c.output.labels is not None
-    labels, truth = np.asarray(c.output.labels), query.truth
+    labels, truth = np.asarray(c.output.labels)[query.index], query.truth
     if metric == "calibration":
         probabilities = c.output.probabilities
         if probabilities is None:
@@ -81,7 +82,11 @@ def _statistic(metric: str, c: Candidate, query: _Query) -> Statistic:
         confidence, right = p_nk.max(axis=1), classes[p_nk.argmax(axis=1)] == truth
         return lambda indices: 1 - classification.calibration_errors(confidence, right, indices)
     if metric == "macro_f1_voted":
-        labels = vote(labels, query.cluster_n)
+        labels = vote(labels, query.cluster_n[query.index])
+    if metric == "macro_f1_knn":
+        if c.output.embedding is None:
+            raise UndefinedMetric("the method gives no embedding")
+        labels = nearest_labels(c.output.embedding, data)[0][query.index]
     measure: Callable[..., np.ndarray] = {
         "accuracy": classification.accuracy,
         "balanced_accuracy": classification.balanced_accuracy,
@@ -93,7 +98,7 @@ def _statistic(metric: str, c: Candidate, query: _Query) -> Statistic:
         if not chosen.any():
             raise UndefinedMetric(f"no scored cell is of a type below {RARE:.0%} of the cells")
         measure = partial(measure, chosen=chosen)
-    return classification.statistic(measure, truth, labels[query.index])
+    return classification.statistic(measure, truth, labels)
 
 
 def _candidate(c: Candidate, data: TaskData, query: _Query, n_boot: int, seed: int) -> list[Score]:
@@ -123,9 +128,13 @@ def _candidate(c: Candidate, data: TaskData, query: _Query, n_boot: int, seed: i
     out = []
     for name in METRICS:
         try:
-            statistic = _statistic(name, c, query)
+            statistic = _statistic(name, c, data, query)
         except UndefinedMetric as undefined:
             out.append(unscored(c, name, "not_applicable", str(undefined)))
+            continue
+        except ValueError as error:
+            log.error("%s: %s", c.method, error)
+            out.append(unscored(c, name, "failed", f"{c.method}: {error}"))
             continue
         out.append(
             score_with_interval(
@@ -163,8 +172,10 @@ def score(
     Returns
     -------
     list of Score
-        One a candidate and metric of ``METRICS``. ``rare_*`` are over types below 1 % of the
-        labelled cells; ``calibration`` is 1 less the expected calibration error.
+        One a candidate and metric of ``METRICS``. ``macro_f1_voted`` lets the scored cells of a
+        small cluster agree on one type; ``macro_f1_knn`` asks the embedding, also of a method
+        that has labels of its own; ``rare_*`` are over types below 1 % of the labelled cells;
+        ``calibration`` is 1 less the expected calibration error.
     """
     index = data.labelled
     cluster_n = over_clusters(data.pca_np, seed=seed, threads=threads)

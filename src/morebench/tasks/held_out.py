@@ -11,7 +11,8 @@ from morebench.errors import ContractError, listed
 from morebench.metrics.undefined import UndefinedMetric
 from morebench.registry import ACCEPTED_STATES
 from morebench.tasks.contract import Candidate, TaskData
-from morebench.tasks.transfer import with_labels
+from morebench.tasks.transfer import nearest_labels, with_labels
+from morebench.tasks.voting import vote
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class Answer:
     """What one run says of a held-out batch; ``predicted`` is None unless it is ok.
 
     ``state`` is the run's, or ``not_applicable`` where it has nothing to take labels from.
+    ``voted`` are the labels after majority voting among these cells, ``nearest`` those of the
+    nearest shown cells in the embedding: None without one.
     """
 
     method: str
@@ -26,7 +29,9 @@ class Answer:
     seed: int
     state: str
     reason: str
-    predicted: np.ndarray | None
+    predicted: np.ndarray | None = None
+    voted: np.ndarray | None = None
+    nearest: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -49,17 +54,26 @@ class HeldOut:
     answers: tuple[Answer, ...]
 
 
-def held_out(data: TaskData, candidates: Sequence[Candidate]) -> HeldOut:
+def held_out(data: TaskData, candidates: Sequence[Candidate], cluster_n: np.ndarray) -> HeldOut:
     """Keep what pooling needs of one split: the scored cells that have a usable label.
 
     A method that gives an embedding and no labels gets those of the nearest shown cells.
+
+    Parameters
+    ----------
+    cluster_n : (n,) array of int
+        Small clusters of all cells, for voting (``voting.over_clusters``).
     """
     cells = data.labelled
     answers = []
     for c in candidates:
-        state, reason, predicted = c.state, c.reason, None
+        state, reason = c.state, c.reason
+        predicted = voted = nearest = None
+        embedding = None if c.output is None else c.output.embedding
         try:
             c = with_labels(c, data)
+            if state == "ok" and embedding is not None:
+                nearest = nearest_labels(embedding, data)[0][cells]
         except UndefinedMetric as undefined:
             state, reason = "not_applicable", str(undefined)
         except ValueError as error:
@@ -72,7 +86,10 @@ def held_out(data: TaskData, candidates: Sequence[Candidate]) -> HeldOut:
                 reason = f"{c.method}: found {found} labels; valid: one a cell, {len(data.batch)}"
             else:
                 predicted = np.asarray(labels)[cells].astype(str)
-        answers.append(Answer(c.method, c.track, c.seed, state, reason, predicted))
+                voted = vote(predicted, cluster_n[cells]) if len(cells) else predicted
+        if predicted is None:
+            nearest = None
+        answers.append(Answer(c.method, c.track, c.seed, state, reason, predicted, voted, nearest))
     taught = frozenset(str(label) for label in data.shown if label is not None)
     return HeldOut(data.split, cells, data.cell_type[cells].astype(str), taught, tuple(answers))
 
@@ -106,9 +123,15 @@ def join(batches: Sequence[HeldOut], at: int) -> Answer:
         states = [a.state for _, a in lost]
         worst = next((s for s in states if s not in ACCEPTED_STATES), states[0])
         reason = "; ".join(f"{split}: {a.reason or a.state}" for split, a in lost)
-        return Answer(one.method, one.track, one.seed, worst, reason, None)
-    predicted = np.concatenate([a.predicted for a in answers if a.predicted is not None])
-    return Answer(one.method, one.track, one.seed, "ok", "", predicted)
+        return Answer(one.method, one.track, one.seed, worst, reason)
+    keys = ("predicted", "voted", "nearest")
+    predicted, voted, nearest = (_joined([getattr(a, key) for a in answers]) for key in keys)
+    return Answer(one.method, one.track, one.seed, "ok", "", predicted, voted, nearest)
+
+
+def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    found = [p for p in parts if p is not None]
+    return np.concatenate(found) if len(found) == len(parts) else None
 
 
 def never_shown(batches: Sequence[HeldOut]) -> str:

@@ -17,10 +17,13 @@ from morebench.metrics import classification
 from morebench.metrics.resampling import percentile_interval, resamples
 from morebench.tasks.held_out import Answer, HeldOut, check_batches, join, never_shown
 
+#: Of which of an answer's labels, and what.
 METRICS = {
-    "accuracy": classification.accuracy,
-    "macro_f1": classification.macro_f1,
-    "balanced_accuracy": classification.balanced_accuracy,
+    "accuracy": ("predicted", classification.accuracy),
+    "macro_f1": ("predicted", classification.macro_f1),
+    "balanced_accuracy": ("predicted", classification.balanced_accuracy),
+    "macro_f1_voted": ("voted", classification.macro_f1),
+    "macro_f1_knn": ("nearest", classification.macro_f1),
 }
 COMPARED = "macro_f1"  # the metric of the paired differences
 
@@ -76,11 +79,25 @@ def _measure(answer: Answer, truth: np.ndarray, n_boot: int, seed: int) -> _Pool
     k = len(METRICS)
     if answer.predicted is None:
         return _Pooled(answer, np.full(k, np.nan), np.full((n_boot, k), np.nan))
-    codes, t = classification.paired_codes(truth, answer.predicted)
+    said = {kind: getattr(answer, kind) for kind, _ in METRICS.values()}
+    codes = {
+        kind: classification.paired_codes(truth, labels)
+        for kind, labels in said.items()
+        if labels is not None
+    }
 
     def values(indices: np.ndarray) -> np.ndarray:
-        confusion = classification.confusions(codes, t, indices)
-        return np.stack([metric(confusion) for metric in METRICS.values()], axis=1)
+        confusion = {
+            kind: classification.confusions(*paired, indices) for kind, paired in codes.items()
+        }
+        lacking = np.full(len(indices), np.nan)
+        return np.stack(
+            [
+                metric(confusion[kind]) if kind in confusion else lacking
+                for kind, metric in METRICS.values()
+            ],
+            axis=1,
+        )
 
     resampled = [values(indices) for indices in resamples(len(truth), n_boot, seed)]
     whole = values(np.arange(len(truth))[None, :])[0]
@@ -89,9 +106,12 @@ def _measure(answer: Answer, truth: np.ndarray, n_boot: int, seed: int) -> _Pool
 
 def _scores(run: _Pooled, n_cells: int, n_batches: int, note: str) -> Iterator[PooledScore]:
     a = run.answer
-    for i, metric in enumerate(METRICS):
-        if a.predicted is None:
-            yield PooledScore(a.method, a.track, a.seed, metric, status=a.state, reason=a.reason)
+    for i, (metric, (kind, _)) in enumerate(METRICS.items()):
+        if getattr(a, kind) is None:
+            state, reason = a.state, a.reason
+            if state == "ok":
+                state, reason = "not_applicable", "the method gives no embedding"
+            yield PooledScore(a.method, a.track, a.seed, metric, status=state, reason=reason)
             continue
         low, high = percentile_interval(run.resampled[:, i])
         yield PooledScore(
@@ -157,8 +177,9 @@ def score(
     Returns
     -------
     list of PooledScore
-        Accuracy, macro F1 and balanced accuracy of each run. A run without an answer in one
-        batch has no value: scores on other cells are not comparable.
+        Accuracy, macro F1 (also after voting, and of the nearest shown cells in the embedding)
+        and balanced accuracy of each run. A run without an answer in one batch has no value:
+        scores on other cells are not comparable.
     list of Difference
         In macro F1, for every two methods and seed.
 

@@ -32,9 +32,15 @@ def with_labels(c: Candidate, data: TaskData) -> Candidate:
     output = c.output
     if c.state != "ok" or output is None or output.labels is not None or output.embedding is None:
         return c
+    labels, probabilities = nearest_labels(output.embedding, data)
+    return replace(c, output=replace(output, labels=labels, probabilities=probabilities))
+
+
+def nearest_labels(embedding: np.ndarray, data: TaskData) -> tuple[np.ndarray, pd.DataFrame]:
+    """Return (n,) labels and (n, types) shares of the nearest shown cells: see ``with_labels``."""
     from sklearn.neighbors import KNeighborsClassifier
 
-    z_nd, shown = _cells(output.embedding, data)
+    z_nd, shown = _cells(embedding, data)
     taught = sorted(set(data.shown[shown].astype(str)))
     if len(taught) < 2:
         raise UndefinedMetric(
@@ -44,12 +50,8 @@ def with_labels(c: Candidate, data: TaskData) -> Candidate:
     model = KNeighborsClassifier(min(K_TRANSFER, len(shown)))
     model.fit(z_nd[shown], data.shown[shown].astype(str))
     values = model.predict_proba(z_nd)
-    found = replace(
-        output,
-        labels=model.classes_[values.argmax(axis=1)].astype(str),
-        probabilities=pd.DataFrame(values, columns=list(model.classes_)),
-    )
-    return replace(c, output=found)
+    labels = model.classes_[values.argmax(axis=1)].astype(str)
+    return labels, pd.DataFrame(values, columns=list(model.classes_))
 
 
 def distance_to_shown(embedding: np.ndarray, data: TaskData) -> np.ndarray:
