@@ -31,7 +31,7 @@ def main(
     ]
     metrics = {name: m.title for name, m in METRICS.items() if m.task == task}
     words = f"{title}: {TASKS[task].title.lower()}, split {split}"
-    rising = rising_metrics(read_tsv(selftest)) if selftest is not None else ()
+    rising = rising_metrics(None if selftest is None else read_tsv(selftest))
     figure = draw_score_table(chosen, metrics, words, rank_by=TASKS[task].rank_by, rising=rising)
     save_figure(figure, output, source=figure_source(table, config_hash))
 

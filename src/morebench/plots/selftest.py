@@ -9,6 +9,7 @@ import pandas as pd
 
 from morebench.errors import ContractError
 from morebench.plots.style import FAINT, RULE, TYPE_COLOURS, house_style
+from morebench.registry import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,14 +30,21 @@ _COLUMNS = 6
 _WIDTH, _HEIGHT = 1.32, 1.25
 
 
-def rising_metrics(summary: pd.DataFrame) -> frozenset[str]:
+def rising_metrics(summary: pd.DataFrame | None) -> frozenset[str]:
     """Return the metrics that the self-test found to rise with over-correction.
+
+    Parameters
+    ----------
+    summary
+        The run's own self-test; None: what the registry says of them.
 
     Raises
     ------
     ContractError
         If the table lacks its columns, or one does not hold true or false.
     """
+    if summary is None:
+        return frozenset(name for name, spec in METRICS.items() if spec.rises)
     wanted = ("metric", "rises_with_overcorrection")
     absent = [c for c in wanted if c not in summary.columns]
     if absent:

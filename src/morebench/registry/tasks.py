@@ -55,11 +55,11 @@ TASKS: Mapping[str, TaskSpec] = by_name(
 )
 
 METRICS: Mapping[str, MetricSpec] = by_name(
-    MetricSpec("bras", "BRAS", "integration", "batch", in_total=True),
+    MetricSpec("bras", "BRAS", "integration", "batch", in_total=True, rises=True),
     MetricSpec("ilisi", "iLISI", "integration", "batch", in_total=True),
     MetricSpec("kbet", "kBET", "integration", "batch", in_total=True),
     MetricSpec("graph_connectivity", "Graph connectivity", "integration", "batch", in_total=True),
-    MetricSpec("pcr", "PCR comparison", "integration", "batch", in_total=True),
+    MetricSpec("pcr", "PCR comparison", "integration", "batch", in_total=True, rises=True),
     MetricSpec("cilisi", "CiLISI", "integration", "batch"),
     MetricSpec("nmi_leiden", "NMI (Leiden)", "integration", "bio", in_total=True),
     MetricSpec("ari_leiden", "ARI (Leiden)", "integration", "bio", in_total=True),

@@ -237,7 +237,7 @@ def _split_section(
                 context.metric_titles,
                 caption,
                 context.rank_by.get(task, "total"),
-                rising_metrics(context.selftest) if context.selftest is not None else (),
+                rising_metrics(context.selftest),
             )
         shown.append(_TaskSection(task_title, figure, table))
     kind = SPLITS.get(split_kind(split), "")
