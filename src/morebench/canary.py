@@ -144,6 +144,14 @@ def differences(one: MethodOutput, two: MethodOutput) -> list[str]:
             found.append(f"{kind} by {apart:.2g}")
     if one.labels is not None and (one.labels != two.labels).any():
         found.append(f"labels of {int((one.labels != two.labels).sum())} cells")
+    weights, others = one.model or {}, two.model or {}
+    if any(
+        name not in others
+        or others[name].shape != value.shape
+        or np.abs(value.astype(float) - others[name].astype(float)).max(initial=0) > TOLERANCE
+        for name, value in weights.items()
+    ):
+        found.append("its model")
     return found
 
 
@@ -200,9 +208,11 @@ def verdict(
 ) -> Verdict:
     """Return what a method's runs in two worlds say of it: whole first, then in ranges."""
     for (first, one), (second, two) in zip(plain, permuted, strict=True):
-        if first.state != "ok" or second.state != first.state:
-            worst = first if first.state != "ok" else second
-            return Verdict(name, worst.state, worst.reason)
+        if second.state != first.state:
+            told = f"{first.state}, and {second.state} with other labels hidden"
+            return Verdict(name, "caught", f"{told}: {first.reason or second.reason}")
+        if first.state != "ok":
+            return Verdict(name, first.state, first.reason)
         apart = differences(one, two)
         if apart:
             return Verdict(name, "caught", ", ".join(apart))
