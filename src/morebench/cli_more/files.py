@@ -13,6 +13,7 @@ from morebench.config import closest
 from morebench.data.raw import check_layer, readable
 from morebench.errors import ConfigError, DataError, listed
 from morebench.files import atomic_path
+from morebench.io.counts import check_sparse
 from morebench.io.hdf5 import check_hdf5
 from morebench.io.tables import write_parquet, write_tsv
 
@@ -98,6 +99,8 @@ def read_cells(path: Path, layer: str | None) -> Any:
         cells = anndata.read_h5ad(path) if is_h5ad else mudata.read_h5mu(path)
     for name, part in ({"rna": cells} if is_h5ad else dict(cells.mod)).items():
         check_layer(layer, part.X is not None, list(part.layers), f"{path}, {name}")
+        for matrix in (part.X, *part.layers.values()):
+            check_sparse(matrix, f"{path}, {name}")
     return cells
 
 

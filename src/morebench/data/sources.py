@@ -26,6 +26,7 @@ from morebench.data.spec import DatasetConfig, resolve
 from morebench.data.strict import Modality as ModalityName
 from morebench.errors import DataError, listed
 from morebench.io.backed import backed
+from morebench.io.counts import check_sparse
 from morebench.io.hdf5 import check_hdf5
 from morebench.io.prepared import VAR_COLUMNS
 from morebench.registry import DATASETS
@@ -150,6 +151,9 @@ def _from_path(dataset: DatasetConfig, where: str) -> tuple[pd.DataFrame, dict[s
         with readable(path, where), mudata.set_options(pull_on_update=False):
             check_hdf5(path, where)
             data = mudata.read_h5mu(path)
+        for key, part in data.mod.items():
+            for matrix in (part.X, *part.layers.values()):
+                check_sparse(matrix, f"{where}: {path}, {key}")
         chosen = modality_names(dataset, data.mod, where)
         parts = {m: data.mod[key] for m, key in chosen.items()}
         found = {m: modality_of(p, dataset.layer, f"{where}[{m}]") for m, p in parts.items()}

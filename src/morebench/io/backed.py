@@ -19,7 +19,7 @@ import scipy.sparse as sp
 
 from morebench.errors import DataError
 from morebench.files import room_for
-from morebench.io.counts import as_counts
+from morebench.io.counts import as_counts, check_pointers, check_sparse
 
 if TYPE_CHECKING:
     import h5py
@@ -73,7 +73,9 @@ class BackedCounts:
 
     def _read(self, start: int, stop: int, matrix: Any) -> sp.csr_matrix:
         """Return the chosen columns of all stored rows of a range."""
-        block = sp.csr_matrix(matrix[start:stop])
+        block = matrix[start:stop]
+        check_sparse(block, f"{self.where}: {self.path}: {self.key}, rows {start} to {stop - 1}")
+        block = sp.csr_matrix(block)
         if not np.array_equal(self.columns, np.arange(block.shape[1])):
             block = block[:, self.columns]
         return as_counts(block, f"{self.where}, rows {start} to {stop - 1}")
@@ -163,6 +165,8 @@ def _opened(path: Path, key: str, where: str) -> Iterator[Any]:
                 f"{where}: {path}: {key} is stored by columns ({matrix.format}), of which cells "
                 "cannot be read in turn; valid with 'shards': csr, or dense"
             )
+        values, indptr = file[key]["indices"].shape[0], file[key]["indptr"][:]
+        check_pointers(indptr, values, f"{where}: {path}: {key}")
         yield matrix
 
 

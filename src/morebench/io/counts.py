@@ -10,6 +10,67 @@ import scipy.sparse as sp
 from morebench.errors import DataError
 
 
+def check_pointers(indptr: np.ndarray, n_values: int, where: str) -> None:
+    """Refuse pointers of a compressed sparse matrix that lead outside its values.
+
+    scipy's own check takes differences, which overflow, and passes any pointers that end at 0.
+
+    Parameters
+    ----------
+    indptr : (n + 1,) array of int
+    n_values
+        How many values, and indices, the matrix has.
+    where
+        File and key, for the error message.
+
+    Raises
+    ------
+    DataError
+        They do not begin at 0, fall, or end beyond the values.
+    """
+    falls = np.flatnonzero(indptr[1:] < indptr[:-1])
+    if len(falls):
+        at = int(falls[0])
+        found = f"falls from {indptr[at]} to {indptr[at + 1]} at {at + 1}"
+    elif not len(indptr) or indptr[0] != 0 or indptr[-1] > n_values:
+        found = f"goes from {indptr[0]} to {indptr[-1]}" if len(indptr) else "is empty"
+    else:
+        return
+    raise DataError(
+        f"{where}: no valid sparse matrix: indptr {found}; valid: from 0 to at most its "
+        f"{n_values} values, never falling"
+    )
+
+
+def check_sparse(matrix: Any, where: str) -> None:
+    """Refuse a sparse matrix whose indices or pointers lead outside it; others pass.
+
+    scipy's compiled code trusts both and would read or write anywhere. So what came from a file
+    comes here first, before it is sliced, converted or multiplied.
+
+    Parameters
+    ----------
+    matrix
+        Of any kind; csr and csc matrices are looked at.
+    where
+        File and key, for the error message.
+
+    Raises
+    ------
+    DataError
+        It is no valid csr or csc matrix.
+    """
+    if not sp.issparse(matrix) or matrix.format not in ("csr", "csc"):
+        return
+    check_pointers(matrix.indptr, len(matrix.indices), where)
+    try:
+        matrix.check_format(full_check=True)
+    except ValueError as error:
+        some = len(matrix.indices) > 0
+        told = f"; found {matrix.indices.min()} to {matrix.indices.max()}" if some else ""
+        raise DataError(f"{where}: no valid sparse matrix: {error}{told}") from error
+
+
 def as_counts(matrix: Any, where: str) -> sp.csr_matrix:
     """Return raw counts as a csr matrix of float32, checked value by value.
 
@@ -27,11 +88,7 @@ def as_counts(matrix: Any, where: str) -> sp.csr_matrix:
     kind = np.dtype(getattr(matrix, "dtype", object))
     if kind.kind not in "biuf":
         raise DataError(f"{where}: values of type {kind}, expected integer counts")
-    if sp.issparse(matrix) and matrix.format in ("csr", "csc"):
-        try:  # scipy's compiled code trusts the indices and would write anywhere
-            matrix.check_format(full_check=True)
-        except ValueError as error:
-            raise DataError(f"{where}: no valid sparse matrix: {error}") from error
+    check_sparse(matrix, where)
     counts = sp.csr_matrix(matrix)
     counts.sum_duplicates()
     values = np.asarray(counts.data)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from morebench.data.mapping import column
 from morebench.data.raw import check_layer
 from morebench.data.readers.stored import seekable
+from morebench.io.counts import check_sparse
 from morebench.io.hdf5 import check_hdf5
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def read_h5ad(
             check_layer(layer, "X" in held, list(file.get("layers", ())), where)
             counts = read_elem(held["X"] if layer is None else file["layers"][layer])
             obs, var = read_elem(file["obs"]), read_elem(held["var"])
+    check_sparse(counts, f"{where}: {path}")
     data = anndata.AnnData(counts, obs=obs, var=var)
     if var_names is not None:
         names = column(data.var, var_names, f"{where}, var")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from morebench.data.readers.stored import seekable
+from morebench.io.counts import check_sparse
 from morebench.io.hdf5 import check_hdf5
 
 if TYPE_CHECKING:
@@ -19,5 +20,6 @@ def read_10x(path: Path, where: str) -> AnnData:
     with seekable(path) as plain:
         check_hdf5(plain, where)
         data = sc.read_10x_h5(plain, gex_only=False)
+    check_sparse(data.X, f"{where}: {path}")
     data.var = data.var.rename(columns={"gene_ids": "gene_id"})
     return data
