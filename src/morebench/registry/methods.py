@@ -415,7 +415,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
     ),
     MethodSpec(
         "more_doublets",
-        "Doublet neighbours (MoRE)",
+        "Doublet neighbours (MoRE, no backbone)",
         "morebench.methods.neighbor_doublets:run_more",
         "unsupervised",
         ("doublet_score",),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -157,6 +157,8 @@ _COMPUTE: Mapping[str, Callable[[_Embedding], _Result]] = {
     "scgraph": _scgraph,
 }
 
+OF_A_GRAPH = "parts of the method's own graph, whose edges go both ways: more is connected"
+
 # What is defined on a graph alone, as on one made of an embedding. LISI and kBET are not: scib
 # widens a sparse graph by shortest paths or diffusion first, so its numbers are of another kind.
 _ON_GRAPH: Mapping[str, Callable[[_Graph], _Result]] = {
@@ -223,7 +225,9 @@ def _compute(metric: str, e: _Embedding | _Graph) -> _Result:
 def _single(c: Candidate, metric: str, found: _Embedding | _Graph) -> Score:
     """Compute one metric; what goes wrong in it stays in it."""
     try:
-        return _scored(c, metric, _compute(metric, found), found.cells)
+        score = _scored(c, metric, _compute(metric, found), found.cells)
+        of_a_graph = isinstance(found, _Graph) and metric == "graph_connectivity"
+        return replace(score, reason=OF_A_GRAPH) if of_a_graph else score
     except UndefinedMetric as reason:
         return unscored(c, metric, "not_applicable", str(reason))
     except Exception as error:
