@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config", "plan", "paths", "preflight"),
     ("environments", "child", "runner", "shards", "digest", "job", "stale_locks", "watchdog"),
     ("evaluate", "aggregate", "robustness", "canary", "canary_world", "selftest", "crate"),
-    ("plots",),
+    ("plots", "retry"),
     ("umap", "report"),
     ("cli", "cli_more"),
 )

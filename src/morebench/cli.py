@@ -137,22 +137,12 @@ def retry(
 
     Further options go to snakemake as they are: --profile, --sdm and the like.
     """
-    from morebench.aggregate import scores_table, statuses
     from morebench.config import load_file
     from morebench.paths import Paths
-    from morebench.registry import ACCEPTED_STATES
+    from morebench.retry import outputs_to_repeat
 
     config = load_file(configfile)
-    paths = Paths(Path(config.results))
-    found = statuses(config, paths)
-    bad = [
-        paths.embedding(run)
-        for run, one in found.items()
-        if one is not None and one.state not in ACCEPTED_STATES
-    ]
-    scores = scores_table(config, paths)
-    failed = scores.loc[scores["status"] == "failed", ["dataset", "split", "task"]]
-    bad += [paths.scores(*key) for key in failed.drop_duplicates().itertuples(index=False)]
+    bad = outputs_to_repeat(config, Paths(Path(config.results)))
     command = [sys.executable, "-m", "snakemake", "--cores", cores, *context.args]
     if configfile != DEFAULT_CONFIG:
         command += ["--configfile", str(configfile)]

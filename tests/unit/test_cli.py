@@ -152,6 +152,64 @@ def test_retry_without_faults_goes_on_with_the_run(configfile, commands):
     ]
 
 
+@pytest.fixture
+def parts(tmp_path, commands):
+    """Return a function: from the states of a run by three ranges to what is forced of it."""
+    dataset = {**CONTENT["datasets"]["d"], "shards": {"number": 3}}
+    file = tmp_path / "parts.yaml"
+    content = {"seeds": [0], "datasets": {"d": dataset}, "methods": {"more": None, "pca": None}}
+    file.write_text(yaml.safe_dump({**content, "results": str(tmp_path / "parts")}))
+    paths, run = Paths(tmp_path / "parts"), Run("d", "all", "more", 0)
+
+    def forced(gathered, **states):
+        folders = {"run": paths.embedding(run)}
+        folders |= {part: paths.shard(run, part.removeprefix("at")) for part in states}
+        for part, state in {"run": gathered, **states}.items():
+            if state is not None:
+                folders[part].mkdir(parents=True)
+            if state == "ok":
+                (folders[part] / "output.h5ad").write_text("")
+            if state not in (None, "none"):
+                write_status(folders[part], Status("d", "all", "more", 0, state))
+        found = call("retry", "--configfile", file)
+        assert found.exit_code == 3, found.output
+        words = commands[0][commands[0].index(str(file)) + 1 :]
+        assert words[:1] == ["--forcerun"] * (len(words) > 0)
+        return {name for name, folder in folders.items() if str(folder) in words[1:]}
+
+    return forced
+
+
+@pytest.mark.parametrize(
+    ("gathered", "states", "expected"),
+    [
+        # of a fit that failed the ranges follow it: they are no second job for Snakemake
+        ("timeout", ("timeout", "failed", "failed", "failed"), {"run", "fit"}),
+        ("failed", ("ok", "ok", "failed", "out_of_memory"), {"run", "at1", "at2"}),
+        (None, ("ok", "ok", "failed", None), {"at1"}),  # killed before it was gathered
+        ("failed", ("ok", "none", "ok", "ok"), {"run", "at0"}),  # a folder without a status
+        ("failed", ("ok", "ok", "ok", "ok"), {"run"}),
+        # a fit that cannot be had: its ranges would fail again
+        ("unsupported", ("unsupported", "failed", "failed", "failed"), set()),
+        (None, ("unsupported", "failed", "failed", "failed"), set()),
+        (None, (None, None, None, None), set()),
+        ("ok", ("ok", "ok", "ok", "ok"), set()),
+    ],
+)
+def test_retry_forces_the_parts_that_failed(parts, gathered, states, expected):
+    names = ("fit", "at0", "at1", "at2")
+    assert parts(gathered, **dict(zip(names, states, strict=True))) == expected
+
+
+def test_retry_forces_no_parts_of_a_method_that_knows_no_ranges(parts, tmp_path, commands):
+    paths, run = Paths(tmp_path / "parts"), Run("d", "all", "pca", 0)
+    for folder in (paths.embedding(run), paths.shard(run, "1")):
+        folder.mkdir(parents=True)
+        write_status(folder, Status("d", "all", "pca", 0, "failed"))
+    assert parts(None) == set()
+    assert commands[0][-2:] == ["--forcerun", str(paths.embedding(run))]
+
+
 def test_help_says_what_each_command_does():
     found = call("--help")
     assert found.exit_code == 0

@@ -1,14 +1,19 @@
 """A dataset in ranges: the same output as in one piece, a stated sample, a typed failure."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
+from morebench.files import atomic_directory
 from morebench.io.inputs import read_input
-from morebench.io.outputs import read_output, read_status
+from morebench.io.outputs import read_output, read_status, write_status
 from morebench.models.more.cache import find_features
 from tests.workflow.conftest import ROOT, Project
 
@@ -21,9 +26,13 @@ RUNS = [
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def project(tmp_path_factory):
     config = yaml.safe_load((ROOT / "tests/configs/shards.yaml").read_text())
-    project = Project(tmp_path_factory.mktemp("shards"), config)
+    return Project(tmp_path_factory.mktemp("shards"), config)
+
+
+@pytest.fixture(scope="module")
+def done(project):
     runs = [f"results/embeddings/{d}/{run}/0" for d, run in RUNS]
     return project.root / "results", project.snakemake("--", *runs, timeout=1800)
 
@@ -83,3 +92,28 @@ def test_what_a_range_cannot_do_is_typed(done):
     status = read_status(results / "embeddings" / "sampled" / "all" / "more_broken" / "0")
     assert status.state == "unsupported"
     assert status.reason.startswith("range 0 of 2: structure: a range of cells")
+
+
+def test_retry_repairs_a_run_of_which_a_range_failed(project):
+    """Without the range itself, what is gathered again of it would fail again."""
+    target = "results/embeddings/sampled/all/more_none/0"
+    first = project.snakemake(target, timeout=1800)
+    assert first.returncode == 0, first.stdout
+    parts = project.root / "results/shards/sampled/all/more_none/0"
+    for folder in (parts / "1", project.root / target):
+        status = read_status(folder)
+        status.state, status.reason = "failed", "a node that was lost"
+        with atomic_directory(folder) as temporary:
+            write_status(temporary, status)
+    again = subprocess.run(
+        [sys.executable, "-m", "morebench.cli", "retry", "--cores", "2", target,
+         "--configfile", "test.yaml"],
+        cwd=project.root, env={**os.environ, "PYTHONPATH": str(project.root / "src")},
+        capture_output=True, text=True, timeout=1800,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert read_status(project.root / target).state == "ok"
+    ran = re.findall(r"^Job \d+: (\w+ more_none on .*), seed 0$", again.stderr, re.M)
+    assert sorted(ran) == [
+        "gather more_none on sampled / all", "run more_none on range 1 of sampled / all",
+    ]  # fmt: skip
