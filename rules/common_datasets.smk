@@ -3,8 +3,11 @@
 
 def dataset_spec(wildcards):
     """What decides the prepared dataset: not its splits, features, tasks or title."""
-    dataset = CONFIG.datasets[wildcards.dataset].model_dump(mode="json")
-    later = ["features", "splits", "tasks", "title", "use", "methods", "about", "sha256"]
+    told = CONFIG.datasets[wildcards.dataset]
+    dataset = told.model_dump(mode="json")
+    later = ["features", "splits", "tasks", "title", "use", "methods", "about"]
+    if told.remote:  # downloads were held against their hashes when they were fetched
+        later.append("sha256")
     if dataset["derive"] is None:
         later.append("derive")
     else:  # changes of labels are made where splits are

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from morebench.data.local import local_sources
 from morebench.data.mapping import check_unique, map_obs, settle
 from morebench.data.raw import check_layer, check_names, join_obs, readable, shared_genes
 from morebench.data.sources import (
@@ -15,7 +16,6 @@ from morebench.data.sources import (
     h5mu_obs,
     in_file,
     in_part,
-    local_files,
     main_modality,
     modality_names,
     stays_in_file,
@@ -81,10 +81,8 @@ def peek(name: str, dataset: DatasetConfig) -> tuple[pd.DataFrame, int] | None:
     only the run itself can know: bundled data, downloads, and files that need a reader.
     """
     where = f"datasets.{name}"
-    if dataset.bundled or dataset.remote:
-        return None
-    if dataset.read:
-        local_files(str(dataset.path), where)
+    local_sources(dataset, where)
+    if dataset.bundled or dataset.remote or dataset.read:
         return None
     if dataset.concat:
         frames, names = [], []

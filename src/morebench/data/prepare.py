@@ -12,6 +12,7 @@ import pandas as pd
 
 from morebench.data import qc
 from morebench.data.derive import derive_cells
+from morebench.data.local import record_sources
 from morebench.data.mapping import LEVELS, check_held_out
 from morebench.data.raw import Raw
 from morebench.data.sources import load, main_modality
@@ -45,7 +46,8 @@ class Prepared:
     genes : (20, 6) DataFrame
         The most expressed genes (``qc.top_genes``).
     facts
-        Sizes, QC thresholds and what they removed.
+        The local files that the dataset was read from, each with its hash; sizes, QC thresholds
+        and what they removed.
     """
 
     data: MuData
@@ -84,9 +86,11 @@ def prepare(name: str, dataset: DatasetConfig, files: Sequence[Path] = ()) -> Pr
     Raises
     ------
     DataError
-        If the source breaks a promise of the configuration, or QC leaves too little.
+        If the source breaks a promise of the configuration, a file is not the one whose hash is
+        given, or QC leaves too little.
     """
     where = f"datasets.{name}"
+    sources = record_sources(dataset, where)  # first: a damaged file is told as such
     raw = load(name, dataset, files)
     if dataset.shards is not None and len(raw.modalities) > 1:
         raise DataError(
@@ -137,6 +141,7 @@ def prepare(name: str, dataset: DatasetConfig, files: Sequence[Path] = ()) -> Pr
     truth["is_doublet"] = obs["is_doublet"].to_numpy(dtype=float)
     truth["label_source"] = dataset.labels.source if dataset.labels else None
     facts = {
+        "sources": sources,
         "cells": len(order),
         "cells_before_qc": n_before,
         "features": {k: v[0] for k, v in kept_genes.items()},

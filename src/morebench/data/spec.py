@@ -174,7 +174,9 @@ class DatasetConfig(Strict):
     geo: Geo | None = Field(None, description="supplementary files of a GEO series or sample")
     url: list[Web] = Field([], description="files by their URL")
     cellxgene: Cellxgene | None = Field(None, description="a dataset of CZ CELLxGENE Discover")
-    sha256: dict[str, Sha256] = Field({}, description="file name: its hash, where it is known")
+    sha256: dict[str, Sha256] = Field(
+        {}, description="file name: its hash, where it is known; another file is refused"
+    )
     read: list[Read] = Field([], description="how the counts stand in the files")
     annotation: list[Annotation] = Field([], description="tables about the cells")
     from_id: dict[str, OneGroup] = Field({}, description="column: pattern of it in the cell id")
@@ -222,8 +224,8 @@ class DatasetConfig(Strict):
             raise ValueError("modality belongs into the entries of read")
         if self.read and self.layer and all(entry.format != "h5ad" for entry in self.read):
             raise ValueError("layer belongs to the format h5ad, which no entry of read has")
-        if self.sha256 and not self.remote:
-            raise ValueError(f"sha256 belongs to {', '.join(REMOTE)}")
+        if self.sha256 and self.bundled:
+            raise ValueError(f"sha256 belongs to files: {', '.join(SOURCES[1:])}")
         if self.concat and self.exclude:
             raise ValueError("exclude belongs into the entries of concat")
         if self.labels is None and any(p.label_column or p.label_map for p in self.concat):
