@@ -21,7 +21,7 @@ BEGIN, END = "<!-- import map: begin -->", "<!-- import map: end -->"
 CONTRACT = "contract"
 # Lowest first. A module imports from its own layer and from those before it.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "files", "registry", "provenance", "sample", "threads"),
+    ("endings", "errors", "files", "registry", "provenance", "sample", "threads"),
     (CONTRACT,),
     ("io",),
     ("data",),

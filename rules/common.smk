@@ -22,6 +22,7 @@ from morebench import plan, registry
 from morebench.data.sources import local_files
 from morebench.data.spec import Partial, splits_of
 from morebench.digest import code_digest
+from morebench.endings import this_process
 from morebench.errors import MorebenchError
 from morebench.paths import Paths
 from morebench.robustness.plan import curves
@@ -56,13 +57,15 @@ WITH_CONDA = "conda" in {str(m) for m in workflow.deployment_settings.deployment
 os.environ.update(
     PYTHONPATH=str(SOURCE),
     MOREBENCH_ROOT=str(ROOT),
+    # A job ends with this process: on another node that is the Snakemake which runs it there.
+    MOREBENCH_PARENT=this_process(),
     MOREBENCH_CONFIG_HASH=settings_of.config_hash(CONFIG),
     # No parameter of the rule: another mirror is no reason to fetch again.
     MOREBENCH_DOWNLOADS=CONFIG.downloads.model_dump_json(),
     PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
 )
 SCRIPTS = ROOT / "workflow_scripts"
-# A job is a child of Snakemake itself, not of a shell, and so ends with it (job.py).
+# A job is a child of Snakemake itself, not of a shell: it is told when its parent ends (endings.py).
 shell.prefix("set -euo pipefail; exec ")
 
 

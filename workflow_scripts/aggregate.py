@@ -1,11 +1,12 @@
 """Gather every score and status into the tables of the run."""
 
+from morebench import job  # isort: split
+
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from morebench import job
 from morebench.aggregate import write_tables
 from morebench.config import load_file
 from morebench.files import verify

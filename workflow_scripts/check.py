@@ -1,9 +1,10 @@
 """End the run: succeed only if every expected cell has its result."""
 
+from morebench import job  # isort: split
+
 import sys
 from pathlib import Path
 
-from morebench import job
 from morebench.aggregate import not_accepted
 from morebench.files import atomic_path
 from morebench.io.tables import read_tsv

@@ -1,12 +1,13 @@
 """Compute UMAP coordinates of every embedding of one (dataset, split)."""
 
+from morebench import job  # isort: split
+
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from morebench import job
 from morebench.evaluate import Entrant
 from morebench.io.tables import write_parquet
 from morebench.umap import umap_table

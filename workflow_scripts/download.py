@@ -1,9 +1,10 @@
 """Fetch the files of a dataset, and write down which they are."""
 
+from morebench import job  # isort: split
+
 import json
 from pathlib import Path
 
-from morebench import job
 from morebench.data.obtain import obtain
 from morebench.data.spec import DatasetConfig
 from morebench.data.spec_source import Downloads

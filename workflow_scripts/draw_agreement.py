@@ -1,12 +1,13 @@
 """Draw annotators against the truth and against each other."""
 
+from morebench import job  # isort: split
+
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from morebench import job
 from morebench.io.tables import read_tsv
 from morebench.plots.agreement import TRUTH, draw_agreement
 from morebench.plots.style import save_figure

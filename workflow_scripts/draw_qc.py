@@ -1,12 +1,13 @@
 """Draw figure 3 of the paper for one dataset: quality control."""
 
+from morebench import job  # isort: split
+
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 
-from morebench import job
 from morebench.files import read_json
 from morebench.io.tables import read_parquet
 from morebench.plots.qc import draw_qc

@@ -1,11 +1,12 @@
 """Draw the robustness curves of one dataset."""
 
+from morebench import job  # isort: split
+
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from morebench import job
 from morebench.io.tables import read_tsv
 from morebench.plots.robustness import draw_robustness
 from morebench.plots.style import save_figure

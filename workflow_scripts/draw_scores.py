@@ -1,11 +1,12 @@
 """Draw the scores of one (dataset, split, task) as a table."""
 
+from morebench import job  # isort: split
+
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from morebench import job
 from morebench.io.tables import read_tsv
 from morebench.plots.score_table import draw_score_table
 from morebench.plots.selftest import rising_metrics

@@ -1,11 +1,12 @@
 """Draw the response curves of the metrics."""
 
+from morebench import job  # isort: split
+
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from morebench import job
 from morebench.io.tables import read_tsv
 from morebench.plots.selftest import draw_selftest
 from morebench.plots.style import save_figure

@@ -1,12 +1,13 @@
 """Draw F1 of every cell type by every annotator."""
 
+from morebench import job  # isort: split
+
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from morebench import job
 from morebench.io.tables import read_tsv
 from morebench.plots.style import save_figure
 from morebench.plots.types import draw_types

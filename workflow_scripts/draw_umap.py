@@ -1,12 +1,13 @@
 """Draw the UMAP grid of one (dataset, split)."""
 
+from morebench import job  # isort: split
+
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from morebench import job
 from morebench.io.tables import read_parquet
 from morebench.plots.style import save_figure
 from morebench.plots.umap_grid import draw_umap_grid

@@ -1,5 +1,7 @@
 """Run one method on one split with one seed, in a process of its own."""
 
+from morebench import job  # isort: split
+
 import json
 import sys
 from pathlib import Path
@@ -7,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from morebench import environments, job, runner, shards
+from morebench import environments, runner, shards
 from morebench.io.outputs import MODEL_FILE, Status, read_status
 from morebench.io.prepared import read_truth
 from morebench.io.splits import read_split

@@ -1,12 +1,13 @@
 """Score all runs of one (dataset, split, task)."""
 
+from morebench import job  # isort: split
+
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from morebench import job
 from morebench.evaluate import Entrant, evaluate, write_scores
 
 

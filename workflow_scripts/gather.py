@@ -1,12 +1,14 @@
 """Join the runs of all ranges of a dataset into one run."""
 
+from morebench import job  # isort: split
+
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from morebench import job, shards
+from morebench import shards
 
 
 def main(

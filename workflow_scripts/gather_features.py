@@ -1,8 +1,10 @@
 """Join the frozen features of all ranges of a dataset."""
 
+from morebench import job  # isort: split
+
 from pathlib import Path
 
-from morebench import job, shards
+from morebench import shards
 
 
 def main(output: Path, parts: list[Path]) -> None:

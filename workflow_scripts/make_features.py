@@ -1,5 +1,7 @@
 """Frozen features of a split's cells, from the cache where they are there."""
 
+from morebench import job  # isort: split
+
 import json
 import os
 import shutil
@@ -8,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from morebench import job
 from morebench.files import atomic_directory
 from morebench.frozen import input_features
 from morebench.shards import features_part

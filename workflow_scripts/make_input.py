@@ -1,12 +1,13 @@
 """Make the input of a split: genes and PCA from its fit-visible cells."""
 
+from morebench import job  # isort: split
+
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from morebench import job
 from morebench.data.features import make_input
 from morebench.data.spec import Features
 from morebench.files import write_json

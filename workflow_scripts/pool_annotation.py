@@ -1,5 +1,7 @@
 """Pool the annotation of all held-out batches of one dataset."""
 
+from morebench import job  # isort: split
+
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +11,6 @@ import numpy as np
 import pandas as pd
 import typer
 
-from morebench import job
 from morebench.evaluate import Entrant, candidate, task_data
 from morebench.io.inputs import read_input
 from morebench.io.tables import write_parquet

@@ -1,12 +1,13 @@
 """Prepare a dataset: counts without truth, and the truth apart."""
 
+from morebench import job  # isort: split
+
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from morebench import job
 from morebench.data.manifest import fetched
 from morebench.data.prepare import prepare
 from morebench.data.spec import DatasetConfig

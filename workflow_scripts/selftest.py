@@ -1,11 +1,12 @@
 """Test the integration metrics on planted effects of known strength."""
 
+from morebench import job  # isort: split
+
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from morebench import job
 from morebench.evaluate import task_data
 from morebench.io.tables import write_tsv
 from morebench.selftest.plan import DATASET

@@ -1,11 +1,12 @@
 """Write the resolved configuration beside the results."""
 
+from morebench import job  # isort: split
+
 import json
 from pathlib import Path
 
 import yaml
 
-from morebench import job
 from morebench.config import load
 from morebench.files import atomic_path
 

@@ -1,12 +1,13 @@
 """Make one split of a dataset."""
 
+from morebench import job  # isort: split
+
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from morebench import job
 from morebench.data.spec import Derive, Partial
 from morebench.data.splits import make_split
 from morebench.io.prepared import open_prepared, read_truth

@@ -1,8 +1,9 @@
 """Write the web report of a run."""
 
+from morebench import job  # isort: split
+
 from pathlib import Path
 
-from morebench import job
 from morebench.report.build import build_report
 from morebench.report.context import read_context
 

@@ -18,8 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from morebench.endings import die_with_parent
 from morebench.files import read_json, verify, write_json
-from morebench.job import die_with_parent
 
 TASK_FILE = "task.json"
 RESULT_FILE = "result.json"

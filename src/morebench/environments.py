@@ -22,6 +22,7 @@ from typing import TextIO
 import yaml
 from filelock import FileLock, Timeout
 
+from morebench.endings import bound
 from morebench.errors import ConfigError, MorebenchError, listed
 from morebench.registry import ENVIRONMENTS, EnvironmentSpec
 
@@ -250,7 +251,8 @@ def _build(spec: EnvironmentSpec, wanted: tuple[str, ...], home: Path, hashed: P
 
 
 def _call(spec: EnvironmentSpec, command: list[str], out: TextIO, log: Path) -> None:
-    done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=_clean_env())
+    # Alone it would go on where the next run removes what it makes, and makes it anew.
+    done = subprocess.run(bound(command), stdout=out, stderr=subprocess.STDOUT, env=_clean_env())
     if done.returncode:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
         step = "pip install" if "pip" in command else "python -m venv"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-from morebench import threads
+from morebench import endings, threads
 from morebench.errors import MorebenchError
 
 # Known and harmless here; everything else is shown.
@@ -20,20 +19,10 @@ QUIET = (
 )
 
 
-def die_with_parent(number: signal.Signals, parent: int | None = None) -> None:
-    """Ask Linux to send this process a signal when its parent dies, so that no orphan runs on.
-
-    Parameters
-    ----------
-    parent
-        The process that started this one, which may have died before it was asked for.
-    """
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, number)
-    if parent is not None and os.getppid() != parent:
-        os.kill(os.getpid(), number)
+# Scripts import this first. What they import next takes seconds, in which Snakemake may be killed:
+# what starts then makes the same files. Run by hand, a script goes on without who started it.
+if endings.PARENT in os.environ:
+    endings.follow(os.environ[endings.PARENT])
 
 
 def run(main: Callable[..., Any]) -> None:
@@ -44,8 +33,6 @@ def run(main: Callable[..., Any]) -> None:
     """
     import typer
 
-    # Snakemake was killed: what starts next makes the same files. A method is stopped first.
-    die_with_parent(signal.SIGTERM)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("morebench").setLevel(logging.INFO)
     for module, category in QUIET:
