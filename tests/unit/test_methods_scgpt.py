@@ -1,5 +1,6 @@
 """scGPT adapters: a checkpoint as it is, and the small network trained on a split."""
 
+import hashlib
 import inspect
 import json
 
@@ -56,10 +57,10 @@ def make_input(n=60, genes=GENES, seed=0, types=3, mean=1):
     return data, kind
 
 
-def embed(data, folder, seed=0, max_length=1200, batch_size=64):
+def embed(data, folder, seed=0, max_length=1200, batch_size=64, checkpoint_sha256=None):
     return scgpt.run(
-        data, seed=seed, threads=1, checkpoint=str(folder), max_length=max_length,
-        batch_size=batch_size,
+        data, seed=seed, threads=1, checkpoint=str(folder), checkpoint_sha256=checkpoint_sha256,
+        max_length=max_length, batch_size=batch_size,
     )  # fmt: skip
 
 
@@ -131,6 +132,40 @@ def test_without_a_checkpoint_it_is_unavailable_and_says_what_to_configure():
     data, _ = make_input()
     with pytest.raises(Unavailable, match="absolute path of the folder that holds its args.json"):
         scgpt.run(data, seed=0, threads=1, **METHODS["scgpt"].params)
+
+
+def test_another_file_than_the_pinned_one_is_refused_before_it_is_loaded(tmp_path, monkeypatch):
+    write(tmp_path / "m")
+    path, (data, _) = tmp_path / "m" / "best_model.pt", make_input()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    free = embed(data, tmp_path / "m")
+    pinned = embed(data, tmp_path / "m", checkpoint_sha256=digest.upper())
+    np.testing.assert_array_equal(pinned.embedding, free.embedding)
+    assert free.notes["checkpoint_sha256"] == pinned.notes["checkpoint_sha256"] == digest
+
+    weights = torch.load(path, weights_only=True)
+    weights["encoder.enc_norm.bias"][0] += 1  # as valid a model as before
+    torch.save(weights, path)
+    other = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert embed(data, tmp_path / "m").notes["checkpoint_sha256"] == other
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("the file was loaded"))
+    with pytest.raises(ConfigError) as error:
+        embed(data, tmp_path / "m", checkpoint_sha256=digest)
+    for word in (str(path), digest, other, "checkpoint_sha256 says", "not loaded"):
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("found", ["", "abc", 7, "g" * 64, "0" * 65])
+def test_a_pin_that_is_no_hash_is_refused(tmp_path, found):
+    write(tmp_path / "m")
+    with pytest.raises(ConfigError, match=f"checkpoint_sha256: found {found!r}; valid: the SHA"):
+        embed(make_input()[0], tmp_path / "m", checkpoint_sha256=found)
+
+
+def test_a_pin_without_a_checkpoint_is_unavailable():
+    params = {**METHODS["scgpt"].params, "checkpoint_sha256": "0" * 64}
+    with pytest.raises(Unavailable, match="checkpoint: none is configured"):
+        scgpt.run(make_input()[0], seed=0, threads=1, **params)
 
 
 def test_paths_that_cannot_be(tmp_path):

@@ -1,6 +1,11 @@
 """The frozen backbone against transformers, its precisions, and that nothing trains it."""
 
+import hashlib
 import json
+import os
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -166,6 +171,76 @@ def test_an_encoder_of_another_kind_takes_the_same_way(tmp_path):
     assert found.calibrate(e) == {
         "precision": "float32", "min_cosine": {}, "min_cosine_centred": {},
     }  # fmt: skip
+
+
+@pytest.fixture
+def small():
+    """Return a function that writes a small encoder and gives the hash of its weights."""
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    def write(folder, seed):
+        folder.mkdir(parents=True)
+        (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nactb\nalbumin\n")
+        BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+        torch.manual_seed(seed)
+        config = BertConfig(vocab_size=7, hidden_size=16, num_hidden_layers=1,
+                            num_attention_heads=2, intermediate_size=16)  # fmt: skip
+        BertModel(config).save_pretrained(folder)
+        return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+    return write
+
+
+def test_a_folder_that_is_pinned_has_the_weights_of_its_hash(small, tmp_path):
+    folder = tmp_path / "m"
+    digest = small(folder, 0)
+    found = load_backbone(f"{folder}@{digest}")
+    assert found.weights_sha256 == digest == load_backbone(str(folder)).weights_sha256
+    other = small(tmp_path / "other", 1)
+    (tmp_path / "other" / "model.safetensors").replace(folder / "model.safetensors")
+    assert load_backbone(str(folder)).weights_sha256 == other != digest  # nothing else tells
+    with pytest.raises(Unavailable, match=f"weights is {other}, expected {digest}; restore"):
+        load_backbone(f"{folder}@{digest}")
+    with pytest.raises(Unavailable, match="valid: the SHA-256 of its weights, 64 hex"):
+        load_backbone(f"{folder}@{digest[:40]}")
+    with pytest.raises(Unavailable, match="no such folder"):
+        load_backbone(f"{folder}@{digest[:63]}")
+
+
+def test_a_folder_whose_own_name_looks_pinned_is_that_folder(small, tmp_path):
+    folder = tmp_path / f"m@{'0' * 64}"
+    digest = small(folder, 0)
+    assert load_backbone(str(folder)).weights_sha256 == digest
+    assert load_backbone(f"{folder}@{digest}").weights_sha256 == digest
+
+
+def test_an_id_of_the_hub_is_pinned_by_a_commit_or_by_its_weights(small, tmp_path):
+    """In a cache of the hub, laid out as it is there, without a network."""
+    commits = ["a" * 40, "b" * 40]
+    model = tmp_path / "hub" / "models--org--m"
+    hashes = [small(model / "snapshots" / c, i) for i, c in enumerate(commits)]
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(commits[0])
+    names = ["org/m", f"org/m@{commits[1]}", f"org/m@{hashes[0]}", f"org/m@{hashes[1]}"]
+    code = """
+        import json, sys
+        from morebench.errors import Unavailable
+        from morebench.models.more.backbone import load_backbone
+        found = []
+        for name in sys.argv[1:]:
+            try:
+                found.append(load_backbone(name).weights_sha256)
+            except Unavailable as error:
+                found.append(str(error))
+        print(json.dumps(found))
+    """
+    env = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", textwrap.dedent(code), *names]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *loaded, refused = json.loads(done.stdout.splitlines()[-1])
+    assert loaded == [hashes[0], hashes[1], hashes[0]]
+    assert f"weights is {hashes[0]}, expected {hashes[1]}" in refused
 
 
 def test_other_weights_than_the_published_ones_are_refused(tmp_path, monkeypatch):

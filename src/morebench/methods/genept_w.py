@@ -24,7 +24,8 @@ def run(data: MethodInput, *, seed: int, threads: int, backbone: str) -> MethodO
     threads
         Of torch.
     backbone
-        ``minilm``, ``random``, or a Hugging Face encoder by folder or hub id.
+        ``minilm``, ``random``, or a Hugging Face encoder by folder or hub id, which ``@`` and a
+        hash may pin.
 
     Returns
     -------

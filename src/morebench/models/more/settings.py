@@ -20,7 +20,8 @@ class Settings:
     Attributes
     ----------
     backbone
-        ``minilm``, ``random``, ``none``, or a Hugging Face encoder by folder or hub id.
+        ``minilm``, ``random``, ``none``, or a Hugging Face encoder by folder or hub id, which
+        ``@`` and a hash may pin.
     n_tokens
         Features of a cell that the backbone reads, k.
     n_components

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import pickle  # only for the name of an error: nothing is unpickled here
 from dataclasses import dataclass
@@ -11,7 +13,6 @@ from typing import Any
 import torch
 
 from morebench.errors import ConfigError, DataError, Unsupported, listed
-from morebench.files import sha256_file
 from morebench.models.scgpt.network import ScGPT, Shape
 from morebench.models.scgpt.tokens import PAD_VALUE
 from morebench.models.scgpt.vocabulary import PAD, Vocabulary, read_vocabulary
@@ -47,7 +48,7 @@ class Checkpoint:
     network
         In eval mode; no parameter asks for a gradient.
     sha256
-        Of ``best_model.pt``.
+        Of ``best_model.pt``, of the very bytes that were loaded.
     unused
         Keys of ``best_model.pt`` that embedding has no use for.
     """
@@ -58,18 +59,21 @@ class Checkpoint:
     unused: tuple[str, ...]
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
+def load_checkpoint(folder: Path, sha256: str | None = None) -> Checkpoint:
     """Load a published scGPT checkpoint. No code of it runs.
 
     Parameters
     ----------
     folder
         With the three files, as published.
+    sha256
+        Of ``best_model.pt``, in lower-case hexadecimal digits: another file is refused before
+        it is opened. None: any is taken.
 
     Raises
     ------
     ConfigError
-        There is no such folder, or a file of it is missing.
+        There is no such folder, a file of it is missing, or the weights have another hash.
     DataError
         A file is damaged, holds anything but weights, or the three do not fit together;
         keys that are missing or unknown are named.
@@ -83,16 +87,17 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise ConfigError(
             f"{folder}: lacks {listed(missing)}; valid: a folder with {listed(FILES)}"
         )
+    content, digest = _read_checked(folder / WEIGHTS, sha256)
     vocabulary = read_vocabulary(folder / VOCAB)
     shape = _read_shape(folder / ARGS, len(vocabulary))
     network = ScGPT(shape, vocabulary.pad, decoder=False)
-    found = official_to_torch(_read_weights(folder / WEIGHTS), folder / WEIGHTS)
+    found = official_to_torch(_weights(content, folder / WEIGHTS), folder / WEIGHTS)
     unused = tuple(sorted(k for k in found if k.startswith(UNUSED)))
     weights = {k: v.float() for k, v in found.items() if k not in set(unused)}
     _check_weights(weights, network.state_dict(), folder)
     network.load_state_dict(weights)
     network.requires_grad_(False).eval()
-    return Checkpoint(network, vocabulary, sha256_file(folder / WEIGHTS), unused)
+    return Checkpoint(network, vocabulary, digest, unused)
 
 
 def official_to_torch(weights: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
@@ -134,9 +139,24 @@ def _read_shape(path: Path, n_tokens: int) -> Shape:
     return Shape(n_tokens=n_tokens, dropout=0.0, **sizes)  # frozen: dropout never acts
 
 
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+def _read_checked(path: Path, wanted: str | None) -> tuple[bytes, str]:
+    """Return a file's bytes and their SHA-256, which is the wanted one."""
+    try:  # once: what is loaded later is what was hashed, whatever becomes of the file
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({_first_line(error)})") from error
+    found = hashlib.sha256(content).hexdigest()
+    if wanted is not None and found != wanted:
+        raise ConfigError(
+            f"{path} has the SHA-256 {found}, and checkpoint_sha256 says {wanted}; it was not "
+            "loaded. Valid: the file that the hash was taken of"
+        )
+    return content, found
+
+
+def _weights(content: bytes, path: Path) -> dict[str, torch.Tensor]:
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DataError(
             f"{path}: damaged, or holds more than weights, which is never run "
@@ -144,7 +164,7 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise DataError(
-            f"{path}: damaged or cut short, {path.stat().st_size} bytes ({_first_line(error)}); "
+            f"{path}: damaged or cut short, {len(content)} bytes ({_first_line(error)}); "
             "download it anew"
         ) from error
     if not isinstance(found, dict) or not all(isinstance(v, torch.Tensor) for v in found.values()):
