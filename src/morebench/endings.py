@@ -1,15 +1,21 @@
-"""How processes end: with the one that started them, so that no orphan writes beside a new run."""
+"""How processes end: with the one that started them, and with nothing of theirs left behind."""
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 # What ``this_process`` returned in Snakemake, for its jobs (rules/common.smk).
 PARENT = "MOREBENCH_PARENT"
+# In this time after a SIGTERM another one does not disturb what removes folders.
+GRACE_S = 10.0
 
 
 def die_with_parent(number: signal.Signals, parent: int | None = None) -> None:
@@ -57,6 +63,38 @@ def follow(workflow: str) -> None:
     number, _, namespace = workflow.partition(" ")
     if namespace == _namespace() and _is_orphan_of(int(number)):
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+class _Exit:
+    """Handler of a signal: ``SystemExit``, once in the grace period.
+
+    Of ``scancel`` a job gets one signal from the scheduler and one as Snakemake ends.
+    """
+
+    def __init__(self) -> None:
+        self._last = -math.inf
+
+    def __call__(self, number: int, _frame: Any) -> None:
+        now = time.monotonic()
+        if now - self._last > GRACE_S:
+            self._last = now
+            raise SystemExit(128 + number)
+
+
+@contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into ``SystemExit``, so that ``finally`` blocks stop children, remove folders.
+
+    Python's default ends the process where it stands. Compiled code is not interrupted: the exit
+    follows when it returns.
+    """
+    previous = signal.getsignal(signal.SIGTERM)
+    if not isinstance(previous, _Exit):  # else the outer one goes on counting
+        signal.signal(signal.SIGTERM, _Exit())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _namespace() -> str:

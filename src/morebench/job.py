@@ -29,7 +29,8 @@ def run(main: Callable[..., Any]) -> None:
     """Run a script's ``main`` with its arguments from the command line.
 
     An error that a user can act on ends the job with one line; any other keeps its
-    traceback. Both go to standard error, which the rule sends to the job's log.
+    traceback. Both go to standard error, which the rule sends to the job's log. SIGTERM ends it
+    with exit code 143 after its temporary folders are removed.
     """
     import typer
 
@@ -39,8 +40,9 @@ def run(main: Callable[..., Any]) -> None:
         warnings.filterwarnings("ignore", category=category, module=module)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
-    try:
-        threads.limit(threads.told())
-        app(standalone_mode=True)
-    except MorebenchError as error:
-        sys.exit(f"error: {error}")
+    with endings.exit_on_sigterm():
+        try:
+            threads.limit(threads.told())
+            app(standalone_mode=True)
+        except MorebenchError as error:
+            sys.exit(f"error: {error}")

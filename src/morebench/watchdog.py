@@ -7,13 +7,13 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
+
+from morebench.endings import exit_on_sigterm
 
 POLL_S = 0.1
 
@@ -70,20 +70,6 @@ def _kill(process: subprocess.Popen[bytes], seen: set[psutil.Process]) -> None:
             continue  # as it should be
 
 
-@contextmanager
-def _terminate_on_signal() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that ``finally`` blocks stop the child."""
-
-    def stop(number: int, _frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
 def watch(
     command: list[str], environment: Mapping[str, str], limits: Limits, log: Path, cwd: Path
 ) -> Watched:
@@ -97,7 +83,7 @@ def watch(
     peak, stopped = 0.0, ""
     seen: set[psutil.Process] = set()
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as stream, _terminate_on_signal():
+    with log.open("ab") as stream, exit_on_sigterm():
         process = subprocess.Popen(
             command,
             cwd=cwd,

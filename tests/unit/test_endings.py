@@ -6,55 +6,21 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+from tests.processes import SRC, alive, number_in, started, wait_for
 
 from morebench import endings
 
 ROOT = Path(__file__).resolve().parents[2]
-SRC = ROOT / "src"
 SCRIPTS = sorted((ROOT / "workflow_scripts").glob("*.py"))
 
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux tells a child"),
 ]
-
-
-def alive(pid):
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def wait_for(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
-    return condition()
-
-
-def number_in(file):
-    assert wait_for(lambda: file.exists() and file.read_text()), "did not start"
-    return int(file.read_text())
-
-
-@contextmanager
-def started(code, **variables):
-    """Run code in a Python of its own, which stands for Snakemake or for a job."""
-    environment = {k: v for k, v in os.environ.items() if k != endings.PARENT}
-    environment |= {"PYTHONPATH": str(SRC), **variables}
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], env=environment)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait(30)
 
 
 def workflow(tmp_path, command, told=True):

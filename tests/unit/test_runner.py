@@ -11,16 +11,15 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from importlib import metadata
 from pathlib import Path
 
 import anndata
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 import scipy.sparse as sp
+from tests.processes import alive, wait_for
 from tests.seal import names, seal
 
 from morebench import runner, threads
@@ -303,20 +302,6 @@ def test_an_inductive_method_gets_hidden_cells(call, tmp_path):
 
 
 # --- the watchdog, on plain commands --------------------------------------------------------
-
-
-def alive(pid):
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def wait_for(condition, seconds=10):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.05)
-    return condition()
 
 
 def watched(tmp_path, code, mem_mb=2000, wall_s=20):
