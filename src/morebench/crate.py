@@ -24,7 +24,7 @@ from morebench.environments import NOT_INSTALLED
 from morebench.errors import MorebenchError
 from morebench.files import SIDECAR, atomic_directory, atomic_path, read_json, verify
 from morebench.io.outputs import STATUS_FILE, Status, read_status
-from morebench.provenance import ROOT
+from morebench.provenance import ROOT, check_commit, origin
 
 if TYPE_CHECKING:
     from rocrate.rocrate import ROCrate
@@ -71,13 +71,17 @@ def write_crate(results: Path, output: Path, *, root: Path = ROOT) -> int:
     Raises
     ------
     MorebenchError
-        The run did not end well, its tables are not those of its configuration, a file of the
-        checkout is missing, or something is at ``output``.
+        The run did not end well, its tables are not those of its configuration, the checkout is
+        at another commit than the run was, has changes that the run had not, or lacks a file; or
+        something is at ``output``.
     """
     if output.exists():
         raise MorebenchError(f"{output}: is there already; name a path where nothing is")
     facts = _facts(results)
-    files = dict(_code(root)) | {f"results/{k}": path for k, path in _results(results)}
+    code = dict(_code(root))
+    at = f"{results / 'tables' / 'run.json'}: commit"
+    check_commit(facts["commit"], code.keys() - {LOCK}, at, root)  # no code: it tells of data
+    files = code | {f"results/{k}": path for k, path in _results(results)}
     content = _metadata(files, facts, results, root)
     if output.suffix == ".zip":
         _write_zip(output, files, content, datetime.fromisoformat(facts["finished"]))
@@ -145,8 +149,8 @@ def _metadata(
     crate.name = f"morebench run {facts['config_hash']}"
     crate.description = (
         f"Results of {cited['title']} ({cited['version']}) on "
-        f"{', '.join(load_file(results / 'config.yaml').datasets)}, with the code that made them "
-        f"(commit {facts['commit']}). Data and embeddings are left out."
+        f"{', '.join(load_file(results / 'config.yaml').datasets)}, with "
+        f"{origin(facts['commit'])}. Data and embeddings are left out."
     )
     top["license"], top["author"], top["datePublished"] = licence, who, facts["finished"]
     top["conformsTo"] = [

@@ -1,9 +1,18 @@
-"""Small parts of a crate; a whole one is made in ``tests/workflow/test_provenance.py``."""
+"""Parts of a crate, and whose code it holds; that of a whole run is in ``test_provenance.py``."""
 
+import json
+import subprocess
+
+import pytest
+import yaml
 from rocrate.rocrate import ROCrate
+from tests.seal import seal
 
 from morebench import crate as crates
+from morebench.config import config_hash, load
+from morebench.errors import MorebenchError
 from morebench.io.outputs import Status
+from morebench.provenance import commit
 
 
 def test_authors_are_people_or_organisations():
@@ -55,3 +64,122 @@ def test_machines_are_told_once():
     assert crates._surroundings(statuses) == (
         "hardware: 2 cores | 9 cores, 1 x NVIDIA H100; blas: mkl 2026; cuda: 13.0"
     )
+
+
+# --- whose code it is ---------------------------------------------------------------------
+
+
+def git(folder, *words):
+    author = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run(["git", "-C", str(folder), *author, *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def checkout(tmp_path, repository):
+    """A committed checkout of the least that a crate holds."""
+    root = tmp_path / "checkout"
+    for name in crates.CODE:
+        path = root / name
+        if (repository / name).is_dir():
+            path.mkdir(parents=True)
+            (path / "some.txt").write_text("code")
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes((repository / name).read_bytes())
+    git(root, "init", "-q")
+    git(root, "add", ".")
+    git(root, "commit", "-qm", "code")
+    return root
+
+
+@pytest.fixture
+def finished(checkout, config_of):
+    """Return a function that makes what a run of the checkout leaves, the least of it."""
+
+    def make():
+        results = checkout / "results"
+        content = config_of(path="mine.h5ad")
+        facts = {
+            "finished": "2024-05-01T10:00:00+00:00",
+            "config_hash": config_hash(load(content)),
+            "commit": commit(checkout),
+            "python": "3.11.7",
+            "packages": {"snakemake": "9.1.0"},
+        }
+        for name, text in (
+            ("config.yaml", yaml.safe_dump(content)),
+            ("tables/run.json", json.dumps(facts)),
+            ("tables/check.txt", "all accounted for"),
+        ):
+            (results / name).parent.mkdir(parents=True, exist_ok=True)
+            (results / name).write_text(text)
+            seal(results / name)
+        return results
+
+    return make
+
+
+def described(folder):
+    return ROCrate(folder).root_dataset["description"]
+
+
+def test_a_crate_says_the_commit_of_its_code(checkout, finished, tmp_path):
+    results, told = finished(), commit(checkout)
+    assert len(told) == 12
+    crates.write_crate(results, tmp_path / "crate", root=checkout)
+    assert f"with the code that made them (commit {told})." in described(tmp_path / "crate")
+
+
+@pytest.mark.parametrize("change", ["another commit", "an edit", "no checkout"])
+def test_code_of_another_commit_than_that_of_the_run_is_refused(
+    change, checkout, finished, tmp_path
+):
+    results, told = finished(), commit(checkout)
+    if change == "no checkout":
+        (checkout / ".git").rename(tmp_path / "git")
+    else:
+        (checkout / "rules" / "some.txt").write_text("other code")
+    if change == "another commit":
+        git(checkout, "commit", "-qam", "more")
+    found = commit(checkout)
+    assert (found == f"{told}+changes") == (change == "an edit")
+    assert (found == "unknown") == (change == "no checkout") and found != told
+    with pytest.raises(MorebenchError) as error:
+        crates.write_crate(results, tmp_path / "crate", root=checkout)
+    for word in ("run.json: commit is", told, str(checkout), found, "--forcerun aggregate"):
+        assert word in str(error.value)
+    assert not (tmp_path / "crate").exists()
+
+
+def test_a_file_that_the_commit_lacks_is_refused(checkout, finished, tmp_path):
+    results = finished()
+    (checkout / "rules" / "mine.smk").write_text("rule mine: ...")
+    assert "+changes" not in commit(checkout)
+    with pytest.raises(MorebenchError, match=r"which lacks rules/mine\.smk of the checkout"):
+        crates.write_crate(results, tmp_path / "crate", root=checkout)
+    (checkout / "rules" / "mine.smk").unlink()
+    (checkout / "config").mkdir()
+    (checkout / "config" / "data.lock").write_text("{}")  # comes with the first download
+    assert crates.write_crate(results, tmp_path / "crate", root=checkout) > len(crates.CODE)
+    assert (tmp_path / "crate" / "config" / "data.lock").read_text() == "{}"
+
+
+def test_a_run_with_changes_has_a_crate_that_does_not_claim_its_commit(
+    checkout, finished, tmp_path
+):
+    (checkout / "rules" / "some.txt").write_text("other code")
+    results, told = finished(), commit(checkout)
+    crates.write_crate(results, tmp_path / "crate", root=checkout)
+    words = f"as it was when this was written (commit {told[:12]} with changes, as of the run)"
+    assert words in described(tmp_path / "crate")
+    git(checkout, "checkout", "-q", ".")
+    with pytest.raises(
+        MorebenchError, match=rf"commit is {told[:12]}\+changes, .* is {told[:12]}:"
+    ):
+        crates.write_crate(results, tmp_path / "other", root=checkout)
+
+
+def test_a_run_outside_a_checkout_has_a_crate_that_names_no_commit(checkout, finished, tmp_path):
+    (checkout / ".git").rename(tmp_path / "git")
+    crates.write_crate(finished(), tmp_path / "crate", root=checkout)
+    assert "(its commit is not known)" in described(tmp_path / "crate")
