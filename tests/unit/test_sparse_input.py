@@ -1,7 +1,7 @@
 """Sparse matrices whose indices lead outside them: refused by name of their file, by every reader.
 
-Indices are one too high or too low, so that what a reader lets pass ends in a wrong matrix rather
-than in the death of the process that runs these tests.
+What a reader lets pass ends in compiled code that writes where it must not: where one of these
+tests fails, the process may die.
 """
 
 import anndata
