@@ -201,6 +201,8 @@ def test_the_delivered_configurations_hold(name, monkeypatch):
 def test_the_default_configuration_states_every_default():
     content = yaml.safe_load((CONFIG / "config.yaml").read_text())
     for name, entry in content["methods"].items():
+        if "method" in entry:  # a variant states what it changes
+            continue
         assert entry == json.loads(json.dumps(dict(METHODS[name].params))), name
     for entry in content["datasets"].values():
         params = {

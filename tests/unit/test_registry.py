@@ -72,7 +72,7 @@ def test_a_bundled_dataset_takes_its_registered_parameters(name):
     assert set(keyword_only(resolve(DATASETS[name].entry))) == set(DATASETS[name].params)
 
 
-@pytest.mark.parametrize("name", CONFIG["methods"])
+@pytest.mark.parametrize("name", [n for n, e in CONFIG["methods"].items() if "method" not in e])
 def test_the_default_configuration_states_every_parameter_with_its_default(name):
     stated = {k: v for k, v in CONFIG["methods"][name].items() if k not in ("title", "resources")}
     stated = {k: tuple(v) if isinstance(v, list) else v for k, v in stated.items()}
@@ -81,7 +81,7 @@ def test_the_default_configuration_states_every_parameter_with_its_default(name)
 
 
 def test_the_default_configuration_names_what_there_is():
-    assert set(CONFIG["methods"]) <= set(METHODS)
+    assert {e.get("method", name) for name, e in CONFIG["methods"].items()} == set(METHODS)
     for dataset in CONFIG["datasets"].values():
         assert dataset["bundled"] in DATASETS
         assert set(dataset["tasks"]) <= set(TASKS)
