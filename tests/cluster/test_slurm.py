@@ -9,10 +9,12 @@ from copy import deepcopy
 import pandas as pd
 import psutil
 import pytest
+import yaml
 
+from morebench.io.outputs import read_status
 from tests.cluster.conftest import Submitted
 from tests.cluster.slurm import CPU_NODE, GPU_NODE
-from tests.workflow.conftest import Project
+from tests.workflow.conftest import ROOT, Project
 
 pytestmark = [pytest.mark.cluster, pytest.mark.workflow, pytest.mark.slow]
 METHODS = {
@@ -28,7 +30,8 @@ WIDE_JOB = "rule_embed_wildcards_tiny_all_wide_0"
 
 def submitted(slurm, before) -> list[dict[str, str]]:
     """Return the records of the jobs that were not there before, in order."""
-    return [job for number, job in sorted(slurm.jobs().items()) if number not in before]
+    told = sorted(slurm.jobs().items(), key=lambda item: int(item[0]))
+    return [job for number, job in told if number not in before]
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +115,26 @@ def test_a_job_that_fails_is_named_with_its_log(slurm, tmp_path, make_adata, con
     (line,) = (project.root / "results/logs/prepare/d.log").read_text().splitlines()
     assert line.startswith("error: datasets.d: ") and f"\n{line}\n" in told
     assert not (project.root / "results/prepared/d.h5mu").exists()
+
+
+def test_ranges_of_cells_are_jobs_that_one_gathers(slurm, tmp_path):
+    config = yaml.safe_load((ROOT / "tests/configs/shards.yaml").read_text())
+    config["datasets"] = {"parts": {**config["datasets"]["parts"], "methods": ["more"]}}
+    config["methods"] = {"more": {**config["methods"]["more"], "backbone": "none"}}
+    project = Submitted(tmp_path, config)
+    before = set(slurm.jobs())
+    run = "results/embeddings/parts/all/more/0"
+    assert project.start("--", run).wait(600) == 0, project.output()
+    jobs = submitted(slurm, before)
+    assert {j["JobState"] for j in jobs} == {"COMPLETED"}
+    asked = [j["Comment"] for j in jobs]
+    ranges = [c for c in asked if c.startswith("rule_embed_shard")]
+    assert sorted(ranges) == [f"rule_embed_shard_wildcards_parts_all_more_0_{i}" for i in range(3)]
+    (fit,) = (i for i, c in enumerate(asked) if c.startswith("rule_fit_on_sample"))
+    (gather,) = (i for i, c in enumerate(asked) if c.startswith("rule_gather"))
+    assert fit < min(asked.index(r) for r in ranges) and gather == len(asked) - 1
+    status = read_status(project.root / run)
+    assert status.state == "ok" and status.notes["shards"] == 3
 
 
 def test_a_cancelled_run_leaves_nothing_in_the_queue(slurm, tmp_path, tiny_config):
