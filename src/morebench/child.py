@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import platform
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from morebench.endings import die_with_parent
-from morebench.files import read_json, verify, write_json
+from morebench.errors import NoRoom, Unavailable, Unsupported
+from morebench.files import read_json, room_for, verify, write_json
 
 TASK_FILE = "task.json"
 RESULT_FILE = "result.json"
@@ -29,6 +32,8 @@ LABELS_FILE = "labels.parquet"
 ALL_GENES_FILE = "all_genes.h5mu"
 FEATURES_DIR = "features"
 PRETRAINED_FILE = "pretrained.safetensors"
+# Exit code: a disk is full, perhaps too full for a result that says so.
+NO_ROOM = os.EX_CANTCREAT
 
 
 def _versions(packages: list[str]) -> dict[str, str]:
@@ -73,11 +78,49 @@ def _peak_gpu_mb() -> float:
     return float(torch.cuda.max_memory_allocated() / 2**20)
 
 
+def _ran(directory: Path, task: dict[str, Any]) -> dict[str, Any]:
+    """Run the method of a task, write what it returns, and return what its status says of it."""
+    from morebench.io.inputs import read_input, read_labels
+    from morebench.io.outputs import write_output
+
+    data = read_input(directory / INPUT_FILE)
+    if (directory / LABELS_FILE).exists():
+        data.labels = read_labels(directory / LABELS_FILE, data.cell_ids)
+    if (directory / ALL_GENES_FILE).exists():
+        verify(directory / ALL_GENES_FILE)
+        data.all_genes_file = directory / ALL_GENES_FILE
+    if (directory / FEATURES_DIR).is_dir():
+        data.features_dir = directory / FEATURES_DIR
+    if (directory / PRETRAINED_FILE).exists():
+        data.pretrained_file = directory / PRETRAINED_FILE
+    if not task["inductive"] and not data.fit_visible.all():
+        raise Unsupported(
+            f"{int((~data.fit_visible).sum())} cells are not visible to fitting and the "
+            "method cannot embed cells that it was not fitted on"
+        )
+    module, function = task["entry"].split(":")
+    method = getattr(importlib.import_module(module), function)
+    output = method(data, seed=task["seed"], threads=task["threads"], **task["params"])
+    write_output(directory, output, data.cell_ids, data.genes, task["outputs"])
+    facts = {
+        "parameters_trained": output.parameters_trained,
+        "parameters_frozen": output.parameters_frozen,
+        "notes": output.notes,
+    }
+    json.dumps(facts, allow_nan=False)  # what the status cannot hold is the method's error
+    return facts
+
+
 def run(directory: Path) -> dict[str, Any]:
     """Run the task of a work directory and return its result.
 
     Every exception of a method becomes a state with a reason; its traceback goes to
     standard error, which is the job's log.
+
+    Raises
+    ------
+    NoRoom
+        A disk is full, which is no fault of the method.
     """
     from morebench import threads
 
@@ -85,38 +128,12 @@ def run(directory: Path) -> dict[str, Any]:
     write_json(directory / ABOUT_FILE, _versions(task["packages"]))
     threads.limit(task["threads"])  # before anything that has a pool is imported
 
-    from morebench.errors import Unavailable, Unsupported
-    from morebench.io.inputs import read_input, read_labels
-    from morebench.io.outputs import write_output
-
     result: dict[str, Any] = {"state": "failed", "reason": ""}
     try:
-        data = read_input(directory / INPUT_FILE)
-        if (directory / LABELS_FILE).exists():
-            data.labels = read_labels(directory / LABELS_FILE, data.cell_ids)
-        if (directory / ALL_GENES_FILE).exists():
-            verify(directory / ALL_GENES_FILE)
-            data.all_genes_file = directory / ALL_GENES_FILE
-        if (directory / FEATURES_DIR).is_dir():
-            data.features_dir = directory / FEATURES_DIR
-        if (directory / PRETRAINED_FILE).exists():
-            data.pretrained_file = directory / PRETRAINED_FILE
-        if not task["inductive"] and not data.fit_visible.all():
-            raise Unsupported(
-                f"{int((~data.fit_visible).sum())} cells are not visible to fitting and the "
-                "method cannot embed cells that it was not fitted on"
-            )
-        module, function = task["entry"].split(":")
-        method = getattr(importlib.import_module(module), function)
-        output = method(data, seed=task["seed"], threads=task["threads"], **task["params"])
-        write_output(directory, output, data.cell_ids, data.genes, task["outputs"])
-        facts = {
-            "parameters_trained": output.parameters_trained,
-            "parameters_frozen": output.parameters_frozen,
-            "notes": output.notes,
-        }
-        json.dumps(facts, allow_nan=False)  # what the status cannot hold is the method's error
-        result |= {"state": "ok", **facts}
+        with room_for(directory):
+            result |= {"state": "ok", **_ran(directory, task)}
+    except NoRoom:
+        raise
     except Unsupported as error:
         result |= {"state": "unsupported", "reason": str(error)}
     except Unavailable as error:
@@ -139,7 +156,13 @@ def main() -> None:
     """Run the work directory named on the command line, for the process named before it."""
     parent, directory = int(sys.argv[1]), Path(sys.argv[2])
     die_with_parent(signal.SIGKILL, parent)
-    write_json(directory / RESULT_FILE, run(directory))
+    try:
+        with room_for(directory):
+            write_json(directory / RESULT_FILE, run(directory))
+    except NoRoom:
+        with suppress(OSError):  # the log may be on the disk that is full: the code must do
+            traceback.print_exc()
+        sys.exit(NO_ROOM)
 
 
 if __name__ == "__main__":

@@ -22,17 +22,20 @@ from morebench.child import (
     FEATURES_DIR,
     INPUT_FILE,
     LABELS_FILE,
+    NO_ROOM,
     PRETRAINED_FILE,
     RESULT_FILE,
     TASK_FILE,
 )
-from morebench.files import atomic_directory, copy, read_json, write_json
+from morebench.errors import NoRoom
+from morebench.files import atomic_directory, copy, read_json, room_for, write_json
 from morebench.io.outputs import MODEL_FILE, OUTPUT_FILE, Status, write_status
 from morebench.watchdog import Limits, Watched, watch
 
 # Where data and truth stand is none of a method's business.
 HIDDEN_VARIABLES = ("PWD", "OLDPWD")
 HIDDEN_PREFIX = "MOREBENCH_"
+PROBE_BYTES = 2**20  # a disk that lacks them is full
 
 
 class RetryWithMoreMemory(Exception):
@@ -105,6 +108,26 @@ def verdict(watched: Watched, result: Mapping[str, Any] | None, limits: Limits) 
     return "failed", f"exited with code {watched.code} and wrote no result"
 
 
+def found_no_room(code: int, folder: Path) -> bool:
+    """Tell whether a process that wrote no result ended for want of room in its folder.
+
+    It says so, where it can: HDF5, and what is mapped into memory, crash it on a full disk.
+    """
+    if code not in (-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT):
+        return code == NO_ROOM
+    probe = folder / "probe"
+    try:
+        with room_for(folder), probe.open("wb") as stream:
+            stream.write(bytes(PROBE_BYTES))
+            stream.flush()
+            os.fsync(stream.fileno())
+    except NoRoom:
+        return True
+    finally:
+        probe.unlink(missing_ok=True)
+    return False
+
+
 def write_unrun(output: Path, status: Status) -> None:
     """Write the status of a method that could not even be started."""
     status.hardware = hardware()
@@ -144,6 +167,9 @@ def run(
         Then nothing is written.
     Damaged
         A file to copy is not what was written.
+    NoRoom
+        A disk is full, for what is copied or for what the method writes. Nothing is written: it is
+        no fault of the method, and the next run tries again.
     """
     from morebench.io.inputs import write_labels
 
@@ -151,7 +177,8 @@ def run(
     work = Path(tempfile.mkdtemp(prefix="morebench-"))
     try:
         for name, source in files.items():
-            copy(source, work / name)
+            with room_for(work / name):
+                copy(source, work / name)
         if labels is not None:
             write_labels(work / LABELS_FILE, *labels)
         task = {k: settings[k] for k in ("entry", "outputs", "inductive", "packages", "params")}
@@ -162,6 +189,12 @@ def run(
         watched = watch(command, environment, limits, log, work)
         written = work / RESULT_FILE
         result = read_json(written) if written.exists() else None
+        if result is None and not watched.stopped and found_no_room(watched.code, work):
+            raise NoRoom(
+                f"{work.parent}: there is no room for what the method writes there (log: {log}); "
+                "nothing of it is left; make room, or set TMPDIR to a folder that has it, and run "
+                "again"
+            )
         status.state, status.reason = verdict(watched, result, limits)
         status.wall_s = round(watched.wall_s, 3)
         status.cpu_s = round(watched.cpu_s, 3)

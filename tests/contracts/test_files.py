@@ -1,5 +1,6 @@
 """Checksums: beside every file that is published, and asked for by every reader."""
 
+import errno
 import json
 import os
 import subprocess
@@ -8,9 +9,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
 from morebench import files
-from morebench.errors import Damaged
+from morebench.errors import Damaged, NoRoom
 from morebench.files import (
     atomic_directory,
     atomic_path,
@@ -151,6 +153,36 @@ def test_a_copy_is_checked_and_has_its_checksum_under_its_own_name(tmp_path):
         with pytest.raises(Damaged):
             copy(tmp_path / name, tmp_path / "never")
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "told by its number"), True),
+        (OSError(errno.EDQUOT, "told by its number"), True),
+        (RuntimeError("errno = 28, error message = 'No space left on device'"), True),  # HDF5
+        (SafetensorError("I/O error: No space left on device (os error 28)"), True),
+        (OSError(errno.EIO, os.strerror(errno.EIO)), False),
+        (ValueError("no space between words"), False),
+    ],
+)
+def test_no_room_is_known_by_its_number_or_its_words(tmp_path, error, full):
+    target = tmp_path / "a.json"
+    with pytest.raises(NoRoom if full else type(error)) as stop, atomic_path(target):
+        raise error
+    assert (stop.value is error) != full
+    if full:
+        assert str(stop.value).startswith(f"{target}: there is no room for it (")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.faults
+def test_no_room_names_the_innermost_file(tmp_path):
+    with pytest.raises(NoRoom, match=r"/b.json: there is no room for it \(.*\); nothing"):
+        with atomic_directory(tmp_path / "run") as directory, atomic_path(directory / "b.json"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_leftovers_go_but_for_young_ones(tmp_path):

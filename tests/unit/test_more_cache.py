@@ -1,6 +1,9 @@
 """The cache of frozen features: keys, resuming, damage, and values."""
 
+import errno
 import json
+import os
+import resource
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +13,7 @@ import scipy.sparse as sp
 import torch
 from tests.seal import seal
 
-from morebench.errors import ContractError, Damaged, DataError
+from morebench.errors import ContractError, Damaged, DataError, NoRoom
 from morebench.models.more import cache, extract
 from morebench.models.more.backbone import Backbone
 from morebench.models.more.tokens import background, choose_tokens
@@ -144,6 +147,45 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert backbone.encoded - probe == N - 48
     np.testing.assert_array_equal(found, whole)
     assert sorted(p.suffixes[0] for p in (tmp_path / "part").glob("*.f16")) == [".features"]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("full", [True, False])
+def test_a_full_disk_is_one_line_and_no_crash(tmp_path, monkeypatch, full):
+    """The file is written through memory: without its room, a full disk would be a signal."""
+    texts = tmp_path / "texts"
+    whole = run(tmp_path / "whole", text_directory=texts).copy()
+    (size,) = {p.stat().st_size for p in (tmp_path / "whole").glob("*.f16")}
+
+    def no_room(file, start, length):
+        assert (start, length) == (0, size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if full:
+        monkeypatch.setattr(os, "posix_fallocate", no_room)
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, hard))
+    try:
+        with pytest.raises(NoRoom, match=r"partial.f16: there is no room .* run again$") as stop:
+            run(tmp_path / "none", text_directory=texts)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.strerror(errno.ENOSPC if full else errno.EFBIG) in str(stop.value)
+    assert [p.suffix for p in (tmp_path / "none").iterdir()] == [".lock"]
+    monkeypatch.undo()
+    np.testing.assert_array_equal(run(tmp_path / "none", text_directory=texts), whole)
+
+
+def test_the_room_of_features_is_taken_before_the_first_is_made(tmp_path):
+    taken = []
+
+    def look(done, n):
+        (file,) = tmp_path.glob("*.partial.f16")
+        taken.append(512 * file.stat().st_blocks >= file.stat().st_size == 2 * N * 32)
+
+    run(tmp_path, progress=look)
+    assert taken and all(taken)
 
 
 def test_a_partial_file_of_another_precision_is_not_continued(tmp_path, monkeypatch):

@@ -7,10 +7,12 @@ which a patched ``runner.child_environment`` adds to the child's PYTHONPATH.
 import json
 import os
 import platform
+import resource
 import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from tests.seal import names, seal
 
 from morebench import runner, threads
 from morebench.config import Method
+from morebench.errors import NoRoom
+from morebench.files import atomic_directory
 from morebench.io.inputs import write_input
 from morebench.io.outputs import Status, read_output, read_status
 from morebench.registry import METHODS
@@ -37,7 +41,7 @@ OUTSIDE = ("MOREBENCH_DATA", "MOREBENCH_ROOT", "PWD", "OLDPWD")
 IDS = np.array([f"c{i + 1:06d}" for i in range(N)], dtype=object)
 
 TOYS = '''
-import os, signal, sys, time
+import errno, os, resource, signal, sys, time
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -103,6 +107,28 @@ def not_finite(data, *, seed, threads):
 
 def nothing(data, *, seed, threads):
     return None
+
+def told_of_a_full_disk(data, *, seed, threads):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "scratch.bin")
+
+def limited(n_bytes):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
+
+def finds_no_room(data, *, seed, threads):
+    limited(2**16)
+    (Path(os.environ["TMPDIR"]) / "scratch.bin").write_bytes(bytes(2**17))
+
+def no_room_for_its_output(data, *, seed, threads):
+    limited(2**17)
+    return MethodOutput(embedding=np.ones((data.n_cells, 2**14), np.float32))
+
+def no_room_for_its_model(data, *, seed, threads):
+    limited(2**17)
+    return _good(data, model={"w": np.zeros(2**17, np.float32)})
+
+def no_room_for_a_word(data, *, seed, threads):
+    limited(0)
+    raise ValueError("of which nobody can be told")
 
 def odd_notes(data, *, seed, threads):
     return _good(data, notes={"loss": float("nan")})
@@ -271,6 +297,74 @@ def test_every_failure_is_a_status(call, tmp_path, name, state, reason):
     assert {"python", "system"} <= set(status.versions) and "GiB" in status.hardware
     traceback = "Traceback (most recent call last)" in log_of(tmp_path)
     assert traceback == ("Error" in status.reason or "embedding" in reason)
+
+
+NO_ROOM = {
+    "told_of_a_full_disk": "No space left on device: 'scratch.bin'",
+    "finds_no_room": "File too large",
+    "no_room_for_its_output": "File too large",
+    "no_room_for_its_model": "File too large",
+    "no_room_for_a_word": "",  # in the log, which is on the same disk
+}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", NO_ROOM)
+def test_a_full_disk_is_no_fault_of_the_method(call, work, tmp_path, name):
+    """Its job fails, with one line, and writes nothing: the next run makes it."""
+    outputs = ["embedding", "model"] if name.endswith("model") else ["embedding"]
+    settings = {"entry": f"toys:{name}", "outputs": outputs, "inductive": False, "packages": [],
+                "params": {}}  # fmt: skip
+    (tmp_path / "log").mkdir()
+    with pytest.raises(NoRoom) as stop:
+        call(name, settings=settings)
+    line = str(stop.value)
+    assert line.startswith(f"{work}: there is no room for what the method writes there")
+    assert f"log: {tmp_path}/log/x.log" in line and "run again" in line and "\n" not in line
+    assert not (tmp_path / "out").exists()
+    assert NO_ROOM[name] in log_of(tmp_path)
+
+
+@contextmanager
+def limit_on_files(size):
+    """Let no file grow beyond a size, here and in processes that are started."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("name", "reason"), [("segfault", None), ("kill_itself", "ended by SIGKILL")]
+)
+def test_a_crash_on_a_full_disk_is_none_of_the_method(call, work, folder, tmp_path, name, reason):
+    with limit_on_files((folder / "input.h5ad").stat().st_size):
+        if reason is None:  # as HDF5 does where it cannot write its last bytes
+            with pytest.raises(NoRoom, match="there is no room for what the method writes there"):
+                call(name)
+        else:
+            assert call(name).reason == reason
+    assert (tmp_path / "out").exists() == (reason is not None)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", ["input", "features"])
+def test_no_room_for_what_a_method_is_given_is_one_line(call, work, folder, tmp_path, name):
+    with atomic_directory(tmp_path / "made") as directory:
+        (directory / "rows.f16").write_bytes(bytes(2**16))
+    files = {runner.INPUT_NAMES["features"]: tmp_path / "made"} if name == "features" else {}
+    size = (folder / "input.h5ad").stat().st_size
+    with limit_on_files(size - (name == "input")), pytest.raises(NoRoom) as stop:
+        call("look", files=files)
+    line = str(stop.value)
+    assert (
+        line.startswith(f"{work}/morebench-") and f"/{runner.INPUT_NAMES[name]}: there is" in line
+    )
+    assert "File too large" in line and "\n" not in line
+    assert not (tmp_path / "out").exists() and not (tmp_path / "log").exists()
 
 
 def test_a_hang_is_a_timeout(call, tmp_path):

@@ -6,7 +6,6 @@ read from its beginning to its end: rows in another order are parted into files 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from morebench.errors import DataError
-from morebench.files import room_for
+from morebench.files import room_for, take_room
 from morebench.io.counts import as_counts, check_pointers, check_sparse
 
 if TYPE_CHECKING:
@@ -179,7 +178,8 @@ def put_counts(path: Path, key: str, counts: BackedCounts) -> None:
 
     n = counts.shape[0]
     n_values = int(found_in(counts[np.argsort(counts.rows)]).sum())
-    _take_room(path, 8 * (n_values + n + 1))
+    # And a little more; HDF5 gives back what it does not need.
+    take_room(path, path.stat().st_size + 8 * (n_values + n + 1) + 2**20)
     with h5py.File(path, "r+") as file:
         del file[key]
         group = file.create_group(key)
@@ -195,13 +195,6 @@ def put_counts(path: Path, key: str, counts: BackedCounts) -> None:
             data[done:stop], indices[done:stop] = block.data, block.indices
             indptr[row + 1 : row + 1 + block.shape[0]] = done + block.indptr[1:].astype(np.int64)
             row, done = row + block.shape[0], stop
-
-
-def _take_room(path: Path, n_bytes: int) -> None:
-    """Let a file grow by that and a little more; HDF5 gives back what it does not need."""
-    if hasattr(os, "posix_fallocate"):
-        with path.open("rb+") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size + n_bytes + 2**20)
 
 
 def without_counts(shape: Sequence[int]) -> sp.csr_matrix:

@@ -15,13 +15,13 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from morebench.errors import ContractError, Damaged, DataError, listed
-from morebench.files import atomic_path, locked, read_json, sha256_file, write_json
+from morebench.files import atomic_path, locked, read_json, sha256_file, take_room, write_json
 from morebench.models.more import tokens as tk
 from morebench.models.more.extract import Extractor
 from morebench.models.more.frozen import Backbone
@@ -163,8 +163,10 @@ def _fill(
     same = {"key": sidecar["key"], "precision": extractor.backbone.precision, "shape": shape}
     chunks = [extractor.order[start : start + step] for start in range(0, n, step)]
     state = _resumed(rows_json, rows_f16, {**same, "chunk": step}, chunks)
-    mode: Literal["r+", "w+"] = "r+" if state["done"] else "w+"
-    x_nf = np.memmap(rows_f16, dtype=np.float16, mode=mode, shape=(n, shape[1]))
+    if not state["done"]:
+        with atomic_path(rows_f16, checksum=False) as temporary:
+            take_room(temporary, 2 * n * shape[1])
+    x_nf = np.memmap(rows_f16, dtype=np.float16, mode="r+", shape=(n, shape[1]))
     for rows in chunks[len(state["sha256"]) :]:
         begun = time.perf_counter()
         x_nf[rows] = made = extractor.features(rows)
