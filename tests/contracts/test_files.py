@@ -24,6 +24,8 @@ from morebench.files import (
 )
 from morebench.io.tables import read_parquet, read_tsv, write_parquet, write_tsv
 
+pytestmark = pytest.mark.faults
+
 
 def flip(path, bit):
     """Change one bit of a file, as a disk might."""
@@ -155,7 +157,6 @@ def test_a_copy_is_checked_and_has_its_checksum_under_its_own_name(tmp_path):
     assert not (tmp_path / "never").exists()
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize(
     ("error", "full"),
     [
@@ -177,7 +178,6 @@ def test_no_room_is_known_by_its_number_or_its_words(tmp_path, error, full):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.faults
 def test_no_room_names_the_innermost_file(tmp_path):
     with pytest.raises(NoRoom, match=r"/b.json: there is no room for it \(.*\); nothing"):
         with atomic_directory(tmp_path / "run") as directory, atomic_path(directory / "b.json"):

@@ -19,6 +19,8 @@ from morebench.errors import DataError
 from morebench.io.counts import as_counts
 from morebench.io.hdf5 import check_hdf5
 
+pytestmark = pytest.mark.faults
+
 HUGE = 10**13
 
 

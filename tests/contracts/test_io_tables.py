@@ -20,6 +20,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.faults
 def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
     path = tmp_path / "table.tsv"
     path.write_text("old")
@@ -34,6 +35,7 @@ def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("old", [None, "old"])
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, old):
     path = tmp_path / "table.tsv"
@@ -46,6 +48,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, old):
     assert old is None or path.read_text() == old
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("old", [False, True])
 def test_an_error_leaves_the_old_directory_and_nothing_else(tmp_path, old):
     path = tmp_path / "run"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults.conftest import LIMIT_S, jobs, kill, wait_for
+from tests.faults.conftest import LIMIT_S, PATIENCE_S, jobs, kill, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.workflow]
 
@@ -54,7 +54,7 @@ def test_snakemake_and_its_jobs_are_killed_in_every_stage(faulty, undisturbed):
             kill(pid)
         project.held(running, but=first)  # Snakemake tried the jobs once more
         kill(running.pid)
-        running.wait()
+        running.wait(PATIENCE_S)
         processes_end(project)
         project.let_go()
         output = (project.root / "run.log").read_text()
@@ -82,7 +82,7 @@ def test_a_job_that_was_killed_is_made_by_the_next_run(faulty):
     running = project.start("results/inputs/tiny/all.h5ad", "results/config.yaml")
     (held,) = project.held(running)
     kill(held)
-    assert running.wait() != 0
+    assert running.wait(PATIENCE_S) != 0
     project.let_go()
     assert not (project.root / "results/inputs/tiny/all.json").exists()
     assert (project.root / "results/config.yaml").exists()
@@ -99,7 +99,7 @@ def test_a_method_that_was_killed_is_a_status_and_can_be_repeated(faulty):
     running = project.start(target)
     (held,) = project.held(running)
     kill(held)
-    assert running.wait() == 0, "the killed method is a status, not a failed job"
+    assert running.wait(PATIENCE_S) == 0, "the killed method is a status, not a failed job"
     project.let_go()
     status = (project.root / target / "status.json").read_text()
     assert '"state": "failed"' in status and "ended by SIGKILL" in status
@@ -124,7 +124,7 @@ def test_a_method_ends_with_its_job(faulty):
     kill(job.pid)
     project.held(running, but=[method])  # the rule's own second attempt
     kill(running.pid)
-    running.wait()
+    running.wait(PATIENCE_S)
     processes_end(project)
     project.let_go()
     assert project.snakemake(target).returncode == 0

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from morebench.files import read_json, sha256_file, verify
-from tests.faults.conftest import LIMIT_S, covered, jobs
+from tests.faults.conftest import LIMIT_S, PATIENCE_S, covered, jobs
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.workflow]
 
@@ -22,7 +22,7 @@ def limited(size):
 
 def limited_run(project, target, size):
     """Run Snakemake where no file may be larger than that; return code and output."""
-    project.start("--version").wait()  # writes the configuration
+    project.start("--version").wait(PATIENCE_S)  # writes the configuration
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--configfile", "test.yaml", "--cores", "2", target],
         cwd=project.root, preexec_fn=limited(size), capture_output=True, text=True,

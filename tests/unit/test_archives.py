@@ -16,6 +16,8 @@ from morebench.data import archives
 from morebench.data.archives import open_binary, unpack
 from morebench.errors import DataError
 
+pytestmark = pytest.mark.faults
+
 
 def read(path, **limits):
     with open_binary(path, **limits) as stream:

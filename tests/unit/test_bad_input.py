@@ -304,6 +304,7 @@ def test_a_file_of_another_kind(config_of, tmp_path):
     by_preflight(config_of(str(tmp_path / "data.csv")), "datasets.d", "data.csv", "no .h5ad file")
 
 
+@pytest.mark.faults
 def test_a_file_that_is_not_hdf5(config_of, tmp_path):
     path = tmp_path / "data.h5ad"
     path.write_text("these are\nno counts\n")
@@ -313,6 +314,7 @@ def test_a_file_that_is_not_hdf5(config_of, tmp_path):
     )
 
 
+@pytest.mark.faults
 def test_a_truncated_file(config_of, h5ad):
     path = h5ad()
     size = os.path.getsize(path)

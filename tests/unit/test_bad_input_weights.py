@@ -19,6 +19,8 @@ from morebench.methods import scgpt
 from morebench.models.more.backbone import load_backbone
 from morebench.registry import METHODS
 
+pytestmark = pytest.mark.faults
+
 # --- checkpoints ------------------------------------------------------------------------
 
 

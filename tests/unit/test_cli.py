@@ -116,6 +116,7 @@ def commands(monkeypatch):
     return found
 
 
+@pytest.mark.faults
 def test_retry_forces_what_is_not_ok_and_passes_the_exit_code_on(configfile, commands):
     leave(configfile, Run("d", "all", "pca", 0), "ok")
     bad = leave(configfile, Run("d", "all", "random", 1), "timeout", "slow")
@@ -128,6 +129,7 @@ def test_retry_forces_what_is_not_ok_and_passes_the_exit_code_on(configfile, com
     assert str(bad) in found.stdout.replace("\n", "")
 
 
+@pytest.mark.faults
 def test_retry_forces_a_scoring_that_failed(configfile, commands):
     import pandas as pd
 
@@ -180,6 +182,7 @@ def parts(tmp_path, commands):
     return forced
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("gathered", "states", "expected"),
     [

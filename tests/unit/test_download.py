@@ -25,6 +25,8 @@ from morebench.data import progress, transfer
 from morebench.data.download import Remote, cache_folder, download
 from morebench.data.lock import Entry, read_lock, write_lock
 
+pytestmark = pytest.mark.faults
+
 SIZE = 8 << 20
 NAME = "geo/GSE1_counts.bin"
 SPAWN = multiprocessing.get_context("spawn")

@@ -135,6 +135,7 @@ def answer(python):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_made_once_then_reused_and_made_again_where_half_made(tiny):
     said = []
@@ -179,6 +180,7 @@ def test_other_pins_are_another_environment(tiny):
     assert environments._key(environments.pins(tiny / "tiny.yaml")) != before
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_failure_shows_pips_words_and_leaves_no_environment(tiny):
     pin(tiny, "tinypkg==9.9")

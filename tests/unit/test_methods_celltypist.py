@@ -359,6 +359,7 @@ def test_genes_that_the_data_lack_are_left_out_of_the_model(cells, make, trained
         run(data, **options)
 
 
+@pytest.mark.faults
 def test_a_file_of_another_hash_is_refused_before_it_is_unpickled(make, trap):
     path, sprung = trap
     wanted = "0" * 64
@@ -372,6 +373,7 @@ def test_a_file_of_another_hash_is_refused_before_it_is_unpickled(make, trap):
     assert sprung.is_dir()
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("found", [None, "abc", 7, "g" * 64, "0" * 65])
 def test_a_model_without_a_hash_is_refused(make, trap, found):
     path, sprung = trap

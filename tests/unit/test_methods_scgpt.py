@@ -134,6 +134,7 @@ def test_without_a_checkpoint_it_is_unavailable_and_says_what_to_configure():
         scgpt.run(data, seed=0, threads=1, **METHODS["scgpt"].params)
 
 
+@pytest.mark.faults
 def test_another_file_than_the_pinned_one_is_refused_before_it_is_loaded(tmp_path, monkeypatch):
     write(tmp_path / "m")
     path, (data, _) = tmp_path / "m" / "best_model.pt", make_input()
@@ -198,6 +199,7 @@ def test_just_enough_genes_will_do(tmp_path):
     assert embed(data, tmp_path / "m").notes["genes_known"] == "50 of 50"
 
 
+@pytest.mark.faults
 def test_a_damaged_checkpoint_is_a_data_error(tmp_path):
     write(tmp_path / "m", weights=official_weights(73))
     path = tmp_path / "m" / "best_model.pt"

@@ -125,6 +125,7 @@ class Killed(BaseException):
     """Stands for the end of a process."""
 
 
+@pytest.mark.faults
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "CHUNK_BATCHES", 2)
     whole = run(tmp_path / "whole").copy()
@@ -203,6 +204,7 @@ def test_a_partial_file_of_another_precision_is_not_continued(tmp_path, monkeypa
     assert seen[0] == 16
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("where", ["rows", "hashes"])
 def test_a_partial_file_that_was_damaged_is_not_continued(tmp_path, monkeypatch, where):
     monkeypatch.setattr(cache, "CHUNK_BATCHES", 2)
@@ -243,6 +245,7 @@ def damage_remove(path):
     path.unlink()
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_remove])
 def test_a_damaged_cache_is_refused_and_rebuilt(tmp_path, damage):
     whole = run(tmp_path).copy()

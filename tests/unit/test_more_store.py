@@ -108,6 +108,7 @@ def test_weights_of_a_backbone_that_changed_are_refused(tmp_path):
         again.embed(planted())
 
 
+@pytest.mark.faults
 def test_there_is_no_pickle_in_the_folder(saved):
     _, _, folder = saved
     assert names(folder) == ["model.json", "model.safetensors"]
@@ -134,6 +135,7 @@ def test_a_missing_file_is_named(saved, tmp_path, name):
         MoRE.load(folder, device="cpu")
 
 
+@pytest.mark.faults
 def test_damaged_arrays_are_refused(saved, tmp_path):
     folder = copied(saved[2], tmp_path)
     file = folder / "model.safetensors"
@@ -144,6 +146,7 @@ def test_damaged_arrays_are_refused(saved, tmp_path):
         MoRE.load(folder, device="cpu")
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("cut", [0, 100, -20])
 def test_a_cut_json_is_refused(saved, tmp_path, cut):
     folder = copied(saved[2], tmp_path)

@@ -104,6 +104,7 @@ def test_a_table_that_is_none_is_refused(tmp_path, case):
     refused(lambda: read(path, format="table", rows="genes", **entry), *words)
 
 
+@pytest.mark.faults
 def test_a_table_that_was_cut_is_refused(tmp_path):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.integers(0, 99, (400, 60)))

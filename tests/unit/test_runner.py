@@ -271,6 +271,7 @@ def expect(call, tmp_path, name, state, reason, **more):
     return status
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("name", "state", "reason"),
     [
@@ -367,11 +368,13 @@ def test_no_room_for_what_a_method_is_given_is_one_line(call, work, folder, tmp_
     assert not (tmp_path / "out").exists() and not (tmp_path / "log").exists()
 
 
+@pytest.mark.faults
 def test_a_hang_is_a_timeout(call, tmp_path):
     status = expect(call, tmp_path, "hang", "timeout", "the limit is 2 s", limits=(1, 4000, 2))
     assert 2 <= status.wall_s < 6
 
 
+@pytest.mark.faults
 def test_too_much_memory_is_retried_and_then_a_status(call, tmp_path):
     limits = (1, 450, 50)
     with pytest.raises(RetryWithMoreMemory, match="the limit is 450 MiB"):
@@ -412,6 +415,7 @@ SPAWN = """
 """
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("session", "wait"),
     [(False, 0), (True, 0.5)],  # one started too late to be seen; one that left the session
@@ -424,6 +428,7 @@ def test_workers_do_not_outlive_their_method(tmp_path, session, wait):
     assert wait_for(lambda: not alive(pid), 3)
 
 
+@pytest.mark.faults
 def test_memory_of_workers_counts(tmp_path):
     inner = "kept = b'x' * (300 * 2**20); import time; time.sleep(60)"
     found = watched(tmp_path, SPAWN.format(inner=inner, session=False, wait=60), mem_mb=250)
@@ -446,6 +451,7 @@ def test_the_log_is_continued_and_stdin_is_empty(tmp_path):
     assert (tmp_path / "log").read_text() == "before\n''\n"
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("watched", "result", "expected"),
     [
@@ -467,6 +473,7 @@ def test_verdicts(watched, result, expected):
     assert verdict(watched, result, Limits(1, 1000, 60)) == expected
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_parent_leaves_no_orphan(folder, tmp_path, number):
     """SIGTERM also removes the work directory; SIGKILL leaves no one to do so."""

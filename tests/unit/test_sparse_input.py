@@ -24,6 +24,8 @@ from morebench.errors import DataError
 from morebench.io.backed import backed
 from morebench.io.counts import as_counts, check_pointers, check_sparse
 
+pytestmark = pytest.mark.faults
+
 N, G = 30, 12
 
 

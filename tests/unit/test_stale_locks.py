@@ -8,6 +8,8 @@ import pytest
 
 from morebench import stale_locks
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.fixture
 def locks(tmp_path):

@@ -138,6 +138,7 @@ def test_offline_without_the_files_says_which_before_any_job(done, tmp_path):
         assert re.search(rf"{tmp_path}/no/\S+/{name} from http\S+/{name}", run.stdout)
 
 
+@pytest.mark.faults
 def test_a_file_that_changed_on_the_server_is_refused(done):
     project, _, _, server = done
     name = "GSE153935_TLDS_AllCells.txt.gz"

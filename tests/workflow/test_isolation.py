@@ -8,7 +8,7 @@ import pytest
 
 from tests.workflow.conftest import Project
 
-pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+pytestmark = [pytest.mark.faults, pytest.mark.workflow, pytest.mark.slow]
 
 METHODS = '''
 """Three ways to fail."""

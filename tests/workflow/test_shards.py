@@ -94,6 +94,7 @@ def test_what_a_range_cannot_do_is_typed(done):
     assert status.reason.startswith("range 0 of 2: structure: a range of cells")
 
 
+@pytest.mark.faults
 def test_retry_repairs_a_run_of_which_a_range_failed(project):
     """Without the range itself, what is gathered again of it would fail again."""
     target = "results/embeddings/sampled/all/more_none/0"
