@@ -10,8 +10,9 @@ def method_environment(wildcards):
 
 
 def submission(wildcards):
-    """The group of a run that takes seconds; others are submitted alone."""
-    return "runs" if spec_of(wildcards).brief else None
+    """The group of a run that takes seconds, where the profile has one; others are submitted alone."""
+    grouped = "runs" in workflow.group_settings.group_components
+    return "runs" if grouped and spec_of(wildcards).brief else None
 
 
 def fit_input(wildcards):

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 MARK = "*"
 MARK_NOTE = f"{MARK} also scored where no cell of the type was shown: nobody can be right there."
 _TYPE_COLUMNS = ("method", "seed", "cell_type", "n_cells", "n_shown", "f1")
-_POOLED_COLUMNS = ("method", "track", "seed", "status")
+_POOLED_COLUMNS = ("method", "track", "seed", "metric", "status")
+_ANSWERS = "macro_f1"  # the pooled metric that a run has if it has labels
 # Inches: the title, a line and a character of the notes; bold text is _BOLD times wider at most.
 _HEAD, _LINE, _CHARACTER, _BOLD = 0.35, 0.11, 0.052, 1.2
 _LONGEST = 30  # characters of a name
@@ -77,6 +78,7 @@ def type_scores(types: pd.DataFrame, pooled: pd.DataFrame, methods: Sequence[str
         odd = sorted(set(frame["method"].astype(str)) - set(methods))
         if odd:
             raise ContractError(f"{name}: unknown methods {odd}; valid: {listed(methods)}")
+    pooled = pooled[pooled["metric"] == _ANSWERS]
     shown = [m for m in methods if m in set(pooled["method"])]
     bad = pooled[pooled["status"] != "ok"]
     states = {m: str(bad.loc[bad["method"] == m, "status"].iloc[0]) for m in bad["method"].unique()}
