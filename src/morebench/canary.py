@@ -110,7 +110,7 @@ class Canary:
             return runner.run(
                 {**method.settings(), "outputs": outputs},
                 status,
-                files={runner.INPUT_NAMES.get(k, k): path for k, path in files.items()},
+                files={runner.INPUT_NAMES[k]: path for k, path in files.items()},
                 labels=shown,
                 output=output,
                 limits=runner.Limits(1, method.spec.mem_mb, method.spec.runtime_min * 60),

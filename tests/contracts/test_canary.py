@@ -134,12 +134,11 @@ def test_cheats_in_ranges_of_cells_and_in_what_starts_from_a_model_are_caught(pl
 
 def test_a_truth_file_beside_the_input_is_caught(planted, tmp_path, monkeypatch):
     given = canary.files_of
+    monkeypatch.setitem(runner.INPUT_NAMES, "aside", "aside.parquet")
     monkeypatch.setattr(
         canary,
         "files_of",
-        lambda method, paths: (
-            given(method, paths) | {"aside.parquet": paths.truth(canary_world.DATASET)}
-        ),
+        lambda method, paths: given(method, paths) | {"aside": paths.truth(canary_world.DATASET)},
     )
     assert verdicts(tmp_path, cheat("reads_beside"))["reads_beside"].outcome == "caught"
 

@@ -84,11 +84,12 @@ def direct(data, **options):
     from concord import Concord
 
     adata = anndata.AnnData(
-        data.counts_ng.copy(), obs=data.obs.set_index(data.cell_ids),
+        data.counts_ng.astype(np.float64), obs=data.obs.set_index(data.cell_ids),
         var=pd.DataFrame(index=data.genes),
     )  # fmt: skip
     sc.pp.normalize_total(adata, target_sum=1e4)
     sc.pp.log1p(adata)
+    adata.X = adata.X.astype(np.float32)  # rounded once: training makes more of another rounding
     if "class_key" in options:
         adata.obs["cell_type"] = ["none" if label is None else label for label in data.labels]
     torch.set_num_threads(1)
@@ -148,8 +149,7 @@ def test_every_setting_reaches_the_package():
     one, other = (run_class(data, classifier_weight=w).embedding for w in (1.0, 5.0))
     assert np.abs(one - other).max() > 1e-3
     adata, _ = direct(data, domain_key="batch", **changes)
-    # at this learning rate training makes more of what rounding does
-    np.testing.assert_allclose(run(data, **changes).embedding, adata.obsm["X_concord"], atol=1e-4)
+    np.testing.assert_allclose(run(data, **changes).embedding, adata.obsm["X_concord"], atol=1e-5)
 
 
 def test_concord_class_equals_the_package():

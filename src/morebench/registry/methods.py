@@ -68,6 +68,9 @@ _ANNOTATION = frozen(
     annotate_usual_share=0.99,
 )
 
+# Runs of seconds: what they ask for is asked for once, by all that share a submission.
+_BRIEF = frozen(brief=True, runtime_min=60)
+
 # Settings of CONCORD, with labels and without.
 _CONCORD = frozen(
     latent_dim=100,
@@ -146,8 +149,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         packages=("scikit-learn",),
         seeded=False,
         inductive=True,
-        brief=True,
-        runtime_min=60,
+        **_BRIEF,
     ),
     MethodSpec(
         "random",
@@ -160,8 +162,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         frozen(n_components=30),
         packages=("numpy",),
         inductive=True,
-        brief=True,
-        runtime_min=60,
+        **_BRIEF,
     ),
     MethodSpec(
         "label_oracle",
@@ -175,8 +176,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         packages=("numpy",),
         inductive=True,
         truth=True,
-        brief=True,
-        runtime_min=60,
+        **_BRIEF,
     ),
     MethodSpec(
         "labels_shuffled",
@@ -190,8 +190,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         packages=("numpy",),
         inductive=True,
         truth=True,
-        brief=True,
-        runtime_min=60,
+        **_BRIEF,
     ),
     MethodSpec(
         "metric_gamer",
@@ -223,8 +222,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
             max_iter_harmony=10,
         ),
         packages=("harmonypy",),
-        brief=True,
-        runtime_min=60,
+        **_BRIEF,
     ),
     MethodSpec(
         "harmony_published",
@@ -244,8 +242,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         ),
         packages=("harmonypy",),
         environment="harmony_published",
-        brief=True,
-        runtime_min=60,
+        **_BRIEF,
     ),
     MethodSpec(
         "scvi",
@@ -334,8 +331,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         ),
         packages=("scrublet", "annoy"),
         all_genes=True,
-        brief=True,
-        runtime_min=60,
+        **_BRIEF,
     ),
     MethodSpec(
         "logreg",
@@ -349,8 +345,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         packages=("scikit-learn",),
         seeded=False,
         inductive=True,
-        brief=True,
-        runtime_min=60,
+        **_BRIEF,
     ),
     MethodSpec(
         "forest",
@@ -370,8 +365,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         ),
         packages=("scikit-learn",),
         inductive=True,
-        brief=True,
-        runtime_min=60,
+        **_BRIEF,
     ),
     MethodSpec(
         "celltypist",
@@ -397,8 +391,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         all_genes=True,
         seeded=False,
         inductive=True,
-        brief=True,
-        runtime_min=60,
+        **_BRIEF,
     ),
     MethodSpec(
         "knn_doublets",
@@ -410,8 +403,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         "BSD-3-Clause",
         frozen(sim_ratio=2.0, n_neighbors=None, n_components=30),
         packages=("scikit-learn",),
-        brief=True,
-        runtime_min=60,
+        **_BRIEF,
     ),
     MethodSpec(
         "more_doublets",
@@ -442,8 +434,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
             hvg=None,
         ),
         packages=("scanorama", "annoy"),
-        brief=True,
-        runtime_min=60,
+        **_BRIEF,
     ),
     MethodSpec(
         "bbknn",
@@ -477,8 +468,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         frozen(n_components=30),
         packages=("scanpy", "scikit-learn"),
         seeded=False,
-        brief=True,
-        runtime_min=60,
+        **_BRIEF,
     ),
     MethodSpec(
         "scrublet_harmony",
@@ -506,8 +496,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         ),
         packages=("scrublet", "annoy", "harmonypy", "scikit-learn"),
         all_genes=True,
-        brief=True,
-        runtime_min=60,
+        **_BRIEF,
     ),
     MethodSpec(
         "genept_w",

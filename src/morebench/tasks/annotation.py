@@ -16,7 +16,7 @@ from morebench.metrics.resampling import Statistic
 from morebench.metrics.undefined import UndefinedMetric
 from morebench.tasks.contract import Candidate, Score, TaskData, unscored
 from morebench.tasks.intervals import score_with_interval
-from morebench.tasks.transfer import nearest_labels, with_labels
+from morebench.tasks.transfer import said_by_neighbours, with_labels
 from morebench.tasks.voting import over_clusters, vote
 
 log = logging.getLogger(__name__)
@@ -63,8 +63,10 @@ def rare_types(cell_type: np.ndarray) -> frozenset[str]:
     return frozenset(names[count < RARE * len(known)])
 
 
-def _statistic(metric: str, c: Candidate, data: TaskData, query: _Query) -> Statistic:
-    """Return a metric as a function of resampled cells.
+def _statistic(
+    metric: str, given: Candidate, c: Candidate, data: TaskData, query: _Query
+) -> Statistic:
+    """Return a metric as a function of resampled cells; ``c`` is ``given`` with labels.
 
     Raises
     ------
@@ -84,9 +86,10 @@ def _statistic(metric: str, c: Candidate, data: TaskData, query: _Query) -> Stat
     if metric == "macro_f1_voted":
         labels = vote(labels, query.cluster_n[query.index])
     if metric == "macro_f1_knn":
-        if c.output.embedding is None:
+        near = said_by_neighbours(given, c, data)
+        if near is None:
             raise UndefinedMetric("the method gives no embedding")
-        labels = nearest_labels(c.output.embedding, data)[0][query.index]
+        labels = near[query.index]
     measure: Callable[..., np.ndarray] = {
         "accuracy": classification.accuracy,
         "balanced_accuracy": classification.balanced_accuracy,
@@ -101,7 +104,10 @@ def _statistic(metric: str, c: Candidate, data: TaskData, query: _Query) -> Stat
     return classification.statistic(measure, truth, labels)
 
 
-def _candidate(c: Candidate, data: TaskData, query: _Query, n_boot: int, seed: int) -> list[Score]:
+def _candidate(
+    given: Candidate, data: TaskData, query: _Query, n_boot: int, seed: int
+) -> list[Score]:
+    c = given
     if c.state != "ok":
         return [unscored(c, name, c.state, c.reason) for name in METRICS]
     n = len(query.index)
@@ -109,7 +115,7 @@ def _candidate(c: Candidate, data: TaskData, query: _Query, n_boot: int, seed: i
         reason = "no scored cell has a usable label"
         return [unscored(c, name, "not_applicable", reason) for name in METRICS]
     try:
-        c, reason = with_labels(c, data), ""
+        c, reason = with_labels(given, data), ""
     except UndefinedMetric as undefined:
         return [unscored(c, name, "not_applicable", str(undefined)) for name in METRICS]
     except ValueError as error:
@@ -128,7 +134,7 @@ def _candidate(c: Candidate, data: TaskData, query: _Query, n_boot: int, seed: i
     out = []
     for name in METRICS:
         try:
-            statistic = _statistic(name, c, data, query)
+            statistic = _statistic(name, given, c, data, query)
         except UndefinedMetric as undefined:
             out.append(unscored(c, name, "not_applicable", str(undefined)))
             continue

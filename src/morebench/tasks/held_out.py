@@ -11,7 +11,7 @@ from morebench.errors import ContractError, listed
 from morebench.metrics.undefined import UndefinedMetric
 from morebench.registry import ACCEPTED_STATES
 from morebench.tasks.contract import Candidate, TaskData
-from morebench.tasks.transfer import nearest_labels, with_labels
+from morebench.tasks.transfer import said_by_neighbours, with_labels
 from morebench.tasks.voting import vote
 
 
@@ -66,30 +66,29 @@ def held_out(data: TaskData, candidates: Sequence[Candidate], cluster_n: np.ndar
     """
     cells = data.labelled
     answers = []
-    for c in candidates:
-        state, reason = c.state, c.reason
+    for given in candidates:
+        state, reason = given.state, given.reason
         predicted = voted = nearest = None
-        embedding = None if c.output is None else c.output.embedding
         try:
-            c = with_labels(c, data)
-            if state == "ok" and embedding is not None:
-                nearest = nearest_labels(embedding, data)[0][cells]
+            c = with_labels(given, data)
+            labels = None if c.output is None else c.output.labels
+            if state == "ok" and (labels is None or len(labels) != len(data.batch)):
+                found = "none" if labels is None else len(labels)
+                raise ValueError(f"found {found} labels; valid: one a cell, {len(data.batch)}")
+            if state == "ok":
+                predicted = np.asarray(labels)[cells].astype(str)
+                voted = vote(predicted, cluster_n[cells]) if len(cells) else predicted
+                near = said_by_neighbours(given, c, data)
+                nearest = None if near is None else near[cells]
         except UndefinedMetric as undefined:
             state, reason = "not_applicable", str(undefined)
         except ValueError as error:
-            state, reason = "failed", f"{c.method}: {error}"
-        if state == "ok":
-            labels = None if c.output is None else c.output.labels
-            if labels is None or len(labels) != len(data.batch):
-                found = "none" if labels is None else len(labels)
-                state = "failed"
-                reason = f"{c.method}: found {found} labels; valid: one a cell, {len(data.batch)}"
-            else:
-                predicted = np.asarray(labels)[cells].astype(str)
-                voted = vote(predicted, cluster_n[cells]) if len(cells) else predicted
-        if predicted is None:
-            nearest = None
-        answers.append(Answer(c.method, c.track, c.seed, state, reason, predicted, voted, nearest))
+            state, reason = "failed", f"{given.method}: {error}"
+        if state != "ok":
+            predicted = voted = nearest = None
+        answers.append(
+            Answer(given.method, given.track, given.seed, state, reason, predicted, voted, nearest)
+        )
     taught = frozenset(str(label) for label in data.shown if label is not None)
     return HeldOut(data.split, cells, data.cell_type[cells].astype(str), taught, tuple(answers))
 

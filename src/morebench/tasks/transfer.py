@@ -36,6 +36,23 @@ def with_labels(c: Candidate, data: TaskData) -> Candidate:
     return replace(c, output=replace(output, labels=labels, probabilities=probabilities))
 
 
+def said_by_neighbours(given: Candidate, labelled: Candidate, data: TaskData) -> np.ndarray | None:
+    """Return (n,) labels of the nearest shown cells in a method's embedding; None without one.
+
+    Parameters
+    ----------
+    given, labelled
+        A candidate that is ok, before and after ``with_labels``: where that asked the neighbours,
+        they are not asked again.
+    """
+    if given.output is None or given.output.embedding is None:
+        return None
+    if given is not labelled:
+        assert labelled.output is not None
+        return labelled.output.labels
+    return nearest_labels(given.output.embedding, data)[0]
+
+
 def nearest_labels(embedding: np.ndarray, data: TaskData) -> tuple[np.ndarray, pd.DataFrame]:
     """Return (n,) labels and (n, types) shares of the nearest shown cells: see ``with_labels``."""
     from sklearn.neighbors import KNeighborsClassifier
