@@ -4,72 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from morebench.registry.specs import EnvironmentSpec, MethodSpec, by_name, frozen
+from morebench.registry.controls import CONTROLS
+from morebench.registry.more import MORE, MORE_SETTINGS
+from morebench.registry.specs import BRIEF, EnvironmentSpec, MethodSpec, by_name, frozen
 
 ENVIRONMENTS: Mapping[str, EnvironmentSpec] = by_name(
     EnvironmentSpec("core", "envs/core.yaml"),
     EnvironmentSpec("harmony_published", "envs/harmony_published.yaml", True, ("harmonypy",)),
 )
-
-# Settings of MoRE, all of them: those of models/more/settings.py (a test compares).
-_MORE = frozen(
-    backbone="minilm",
-    n_tokens=16,
-    n_components=30,
-    spectrum=0.75,
-    feature_spectrum=0.5,
-    noise_weight=2.0,
-    shrink=False,
-    features=True,
-    structure=False,
-    structure_steps=(2,),
-    n_latent=48,
-    n_hidden=128,
-    dropout=0.1,
-    fusion="adaptive",
-    refine_steps=3,
-    axes=True,
-    axes_power=0.25,
-    axes_batches=3.0,
-    mask=0.1,
-    batch_dropout=0.05,
-    modality_dropout=0.2,
-    likelihood="gaussian",
-    w_reconstruction=3.0,
-    w_dense=0.0,
-    w_means=5.0,
-    w_prototype=1.0,
-    w_sparse=0.2,
-    w_modalities=0.1,
-    w_classes=0.5,
-    w_contrast=0.2,
-    w_compact=0.1,
-    loss_weights="fixed",
-    n_prototypes=30,
-    n_pairs=5,
-    temperature=0.1,
-    steps=300,
-    batch_size=512,
-    learning_rate=0.002,
-    weight_decay=0.0001,
-    min_epochs=5,
-)
-
-# The steps of its annotation: of models/more/annotate_settings.py.
-_ANNOTATION = frozen(
-    annotate_weight_power=0.5,
-    annotate_use_embedding=False,
-    annotate_calibrate=True,
-    annotate_refine=True,
-    annotate_markers=True,
-    annotate_clusters=False,
-    annotate_vote=False,
-    annotate_unknown=0.15,
-    annotate_usual_share=0.99,
-)
-
-# Runs of seconds: what they ask for is asked for once, by all that share a submission.
-_BRIEF = frozen(brief=True, runtime_min=60)
 
 # Settings of CONCORD, with labels and without.
 _CONCORD = frozen(
@@ -86,125 +28,8 @@ _CONCORD = frozen(
 )
 
 METHODS: Mapping[str, MethodSpec] = by_name(
-    MethodSpec(
-        "more",
-        "MoRE",
-        "morebench.methods.more:run",
-        "unsupervised",
-        ("embedding", "model"),
-        "this project, docs/methods/more.md",
-        "BSD-3-Clause",
-        _MORE,
-        packages=("torch", "transformers", "safetensors"),
-        all_genes=True,
-        inductive=True,
-        features=True,
-        sharded=True,
-    ),
-    MethodSpec(
-        "more_sup",
-        "MoRE, semi-supervised",
-        "morebench.methods.more:run_supervised",
-        "semi-supervised",
-        ("embedding", "labels", "probabilities", "model"),
-        "this project, docs/methods/more.md",
-        "BSD-3-Clause",
-        frozen(**_MORE, **_ANNOTATION),
-        packages=("torch", "transformers", "safetensors"),
-        all_genes=True,
-        inductive=True,
-        features=True,
-        sharded=True,
-    ),
-    MethodSpec(
-        "more_zeroshot",
-        "MoRE, untrained",
-        "morebench.methods.more:run_zeroshot",
-        "unsupervised",
-        ("embedding",),
-        "this project, docs/methods/more.md",
-        "BSD-3-Clause",
-        frozen(
-            backbone="minilm",
-            n_tokens=16,
-            n_components=30,
-            spectrum=0.75,
-            feature_spectrum=0.5,
-            noise_weight=2.0,
-            n_pairs=5,
-        ),
-        packages=("torch", "transformers", "safetensors"),
-        all_genes=True,
-        features=True,
-    ),
-    MethodSpec(
-        "pca",
-        "PCA, uncorrected",
-        "morebench.methods.pca:run",
-        "control",
-        ("embedding",),
-        "scikit-learn PCA of scaled log counts",
-        "BSD-3-Clause",
-        frozen(n_components=30),
-        packages=("scikit-learn",),
-        seeded=False,
-        inductive=True,
-        **_BRIEF,
-    ),
-    MethodSpec(
-        "random",
-        "Random embedding",
-        "morebench.methods.random:run",
-        "control",
-        ("embedding", "doublet_score"),
-        "standard normal numbers; uniform ones as a doublet score",
-        "BSD-3-Clause",
-        frozen(n_components=30),
-        packages=("numpy",),
-        inductive=True,
-        **_BRIEF,
-    ),
-    MethodSpec(
-        "label_oracle",
-        "Label oracle",
-        "morebench.methods.controls:label_oracle",
-        "control",
-        ("embedding",),
-        "the truth itself, with a little noise",
-        "BSD-3-Clause",
-        frozen(jitter=0.1),
-        packages=("numpy",),
-        inductive=True,
-        truth=True,
-        **_BRIEF,
-    ),
-    MethodSpec(
-        "labels_shuffled",
-        "Labels shuffled within batch",
-        "morebench.methods.controls:labels_shuffled",
-        "control",
-        ("embedding",),
-        "the truth of another cell of the batch, with a little noise",
-        "BSD-3-Clause",
-        frozen(jitter=0.1),
-        packages=("numpy",),
-        inductive=True,
-        truth=True,
-        **_BRIEF,
-    ),
-    MethodSpec(
-        "metric_gamer",
-        "Metric gamer",
-        "morebench.methods.controls:metric_gamer",
-        "control",
-        ("embedding",),
-        "scikit-learn MLPClassifier, taught every label",
-        "BSD-3-Clause",
-        frozen(n_components=30, n_hidden=64, n_latent=16, max_iter=200),
-        packages=("scikit-learn",),
-        inductive=True,
-        truth=True,
-    ),
+    *MORE,
+    *CONTROLS,
     MethodSpec(
         "harmony",
         "Harmony (harmonypy 2)",
@@ -222,7 +47,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
             max_iter_harmony=10,
         ),
         packages=("harmonypy",),
-        **_BRIEF,
+        **BRIEF,
     ),
     MethodSpec(
         "harmony_published",
@@ -242,7 +67,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         ),
         packages=("harmonypy",),
         environment="harmony_published",
-        **_BRIEF,
+        **BRIEF,
     ),
     MethodSpec(
         "scvi",
@@ -331,7 +156,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         ),
         packages=("scrublet", "annoy"),
         all_genes=True,
-        **_BRIEF,
+        **BRIEF,
     ),
     MethodSpec(
         "logreg",
@@ -345,7 +170,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         packages=("scikit-learn",),
         seeded=False,
         inductive=True,
-        **_BRIEF,
+        **BRIEF,
     ),
     MethodSpec(
         "forest",
@@ -365,7 +190,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         ),
         packages=("scikit-learn",),
         inductive=True,
-        **_BRIEF,
+        **BRIEF,
     ),
     MethodSpec(
         "celltypist",
@@ -391,7 +216,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         all_genes=True,
         seeded=False,
         inductive=True,
-        **_BRIEF,
+        **BRIEF,
     ),
     MethodSpec(
         "knn_doublets",
@@ -403,7 +228,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         "BSD-3-Clause",
         frozen(sim_ratio=2.0, n_neighbors=None, n_components=30),
         packages=("scikit-learn",),
-        **_BRIEF,
+        **BRIEF,
     ),
     MethodSpec(
         "more_doublets",
@@ -413,7 +238,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         ("doublet_score",),
         "this project, docs/methods/more_doublets.md",
         "BSD-3-Clause",
-        frozen(**{**_MORE, "backbone": "none"}, sim_ratio=2.0, n_neighbors=None),
+        frozen(**{**MORE_SETTINGS, "backbone": "none"}, sim_ratio=2.0, n_neighbors=None),
         packages=("torch", "transformers", "safetensors", "scikit-learn"),
     ),
     MethodSpec(
@@ -434,7 +259,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
             hvg=None,
         ),
         packages=("scanorama", "annoy"),
-        **_BRIEF,
+        **BRIEF,
     ),
     MethodSpec(
         "bbknn",
@@ -468,7 +293,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         frozen(n_components=30),
         packages=("scanpy", "scikit-learn"),
         seeded=False,
-        **_BRIEF,
+        **BRIEF,
     ),
     MethodSpec(
         "scrublet_harmony",
@@ -496,7 +321,7 @@ METHODS: Mapping[str, MethodSpec] = by_name(
         ),
         packages=("scrublet", "annoy", "harmonypy", "scikit-learn"),
         all_genes=True,
-        **_BRIEF,
+        **BRIEF,
     ),
     MethodSpec(
         "genept_w",

@@ -119,6 +119,10 @@ class MethodSpec:
     gpu: int = 0
 
 
+# Runs of seconds: all that share a submission ask for the same.
+BRIEF = frozen(brief=True, runtime_min=60)
+
+
 @dataclass(frozen=True)
 class TaskSpec:
     """A task: on which splits, for which outputs, and what it needs of a dataset.
