@@ -9,6 +9,7 @@ import pandas as pd
 from morebench.config import Config
 from morebench.data.derive import check_early
 from morebench.data.download import cache_folder, check_offline
+from morebench.data.geo import with_names
 from morebench.data.mapping import LEVELS, check_held_out, check_size
 from morebench.data.peek import peek
 from morebench.data.remote import remotes_of
@@ -32,13 +33,16 @@ def check_columns(obs: pd.DataFrame, where: str) -> None:
 
 def check_downloads(config: Config) -> None:
     """Raise DataError in offline mode for files that are needed and not in the cache."""
+    told = config.downloads
+    if not told.offline:
+        return
     paths, wanted = Paths(Path(config.results)), {}
     for name, dataset in config.datasets.items():
         if dataset.remote and not paths.prepared(name).exists():
-            for remote in remotes_of(dataset, config.downloads, f"datasets.{name}"):
+            where = f"datasets.{name}"
+            for remote in remotes_of(with_names(dataset, told, where), told, where):
                 wanted[remote.name] = remote
-    if config.downloads.offline:
-        check_offline(list(wanted.values()), cache_folder(config.downloads.cache))
+    check_offline(list(wanted.values()), cache_folder(told.cache))
 
 
 def check(config: Config) -> None:

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from tests.refusals import refused
 from tests.servers import PAGE, UNAVAILABLE, Fault, Server, redirect
 
-from morebench.data import progress, transfer
+from morebench.data import progress, web
 from morebench.data.download import Remote, cache_folder, download
-from morebench.data.lock import Entry, read_lock, write_lock
+from morebench.data.lock import Entry, Listing, read_listings, read_lock, write_lock
 
 pytestmark = pytest.mark.faults
 
@@ -98,7 +98,7 @@ def stored(tmp_path):
 def pauses(monkeypatch):
     """Collect the pauses that a download would make."""
     made = []
-    monkeypatch.setattr(transfer, "time", SimpleNamespace(sleep=made.append))
+    monkeypatch.setattr(web, "time", SimpleNamespace(sleep=made.append))
     return made
 
 
@@ -615,6 +615,11 @@ def test_two_first_uses_with_different_bytes_are_an_error(tmp_path):
     refused(lambda: write_lock(path, {"b": Entry("u", 1, "3" * 64), "a": Entry("u", 1, "2" * 64)}),
             "a:", "1" * 64, "2" * 64, str(path))  # fmt: skip
     assert path.read_bytes() == before
+    write_lock(path, {"a*": Listing("u", ("a1", "a2"))})
+    write_lock(path, {"a*": Listing("mirror", ("a1", "a2"))})
+    assert read_listings(path) == {"a*": Listing("u", ("a1", "a2"))}
+    assert read_lock(path) == {"a": Entry("u", 1, "1" * 64)}
+    refused(lambda: write_lock(path, {"a*": Listing("u", ("a1",))}), "a*:", "a1, a2", str(path))
 
 
 def test_a_lock_or_a_cache_that_cannot_be_written_is_named(serve, get, content, tmp_path):
@@ -633,6 +638,10 @@ def test_a_lock_or_a_cache_that_cannot_be_written_is_named(serve, get, content, 
     ('{"a": {"url": "u", "size": 1}}', ("a holds", "sha256, size, url")),
     ('{"a": {"url": "u", "size": true, "sha256": "' + "1" * 64 + '"}}', ("size of a", "True")),
     ('{"a": {"url": "u", "size": 1, "sha256": "' + "A" * 64 + '"}}', ("sha256 of a", "A" * 64)),
+    ('{"a*": {"url": "u", "size": 1, "sha256": "' + "1" * 64 + '"}}', ("a* holds", "files, url")),
+    ('{"a*": {"url": "u", "files": []}}', ("files of a*", "[]")),
+    ('{"a*": {"url": "u", "files": ["b", "a"]}}', ("files of a*", "sorted")),
+    ('{"a*": {"url": "u", "files": ["../a"]}}', ("files of a*", "../a")),
     ('{"a": {"url": 1, "size": 1, "sha256": "' + "1" * 64 + '"}}', ("url of a", "1")),
 ])  # fmt: skip
 def test_a_broken_lock_is_named(tmp_path, text, words):

@@ -1,8 +1,8 @@
 """scGPT adapters: a checkpoint as it is, and the small network trained on a split."""
 
-import hashlib
 import inspect
 import json
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -134,25 +134,44 @@ def test_without_a_checkpoint_it_is_unavailable_and_says_what_to_configure():
         scgpt.run(data, seed=0, threads=1, **METHODS["scgpt"].params)
 
 
+def digest_of(folder):
+    """Return what ``cat args.json vocab.json best_model.pt | sha256sum`` prints."""
+    files = [folder / name for name in ("args.json", "vocab.json", "best_model.pt")]
+    printed = subprocess.run(
+        f"cat {' '.join(map(str, files))} | sha256sum", shell=True, capture_output=True, text=True
+    )
+    return printed.stdout.split()[0]
+
+
 @pytest.mark.faults
-def test_another_file_than_the_pinned_one_is_refused_before_it_is_loaded(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["args.json", "vocab.json", "best_model.pt"])
+def test_other_files_than_the_pinned_are_refused_before_loading(tmp_path, monkeypatch, name):
     write(tmp_path / "m")
-    path, (data, _) = tmp_path / "m" / "best_model.pt", make_input()
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    data, _ = make_input()
+    digest = digest_of(tmp_path / "m")
     free = embed(data, tmp_path / "m")
     pinned = embed(data, tmp_path / "m", checkpoint_sha256=digest.upper())
     np.testing.assert_array_equal(pinned.embedding, free.embedding)
     assert free.notes["checkpoint_sha256"] == pinned.notes["checkpoint_sha256"] == digest
 
-    weights = torch.load(path, weights_only=True)
-    weights["encoder.enc_norm.bias"][0] += 1  # as valid a model as before
-    torch.save(weights, path)
-    other = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert embed(data, tmp_path / "m").notes["checkpoint_sha256"] == other
+    path = tmp_path / "m" / name  # as valid a file as before
+    if name == "best_model.pt":
+        weights = torch.load(path, weights_only=True)
+        weights["encoder.enc_norm.bias"][0] += 1
+        torch.save(weights, path)
+    elif name == "vocab.json":  # two genes have each other's embeddings
+        numbers = json.loads(path.read_text())
+        one, two = [token for token in numbers if not token.startswith("<")][:2]
+        numbers[one], numbers[two] = numbers[two], numbers[one]
+        path.write_text(json.dumps(numbers))
+    else:  # as many heads would fit the weights, and give other numbers
+        path.write_text(json.dumps({**json.loads(path.read_text()), "nheads": 1}))
+    other = digest_of(tmp_path / "m")
+    assert embed(data, tmp_path / "m").notes["checkpoint_sha256"] == other != digest
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("the file was loaded"))
     with pytest.raises(ConfigError) as error:
         embed(data, tmp_path / "m", checkpoint_sha256=digest)
-    for word in (str(path), digest, other, "checkpoint_sha256 says", "not loaded"):
+    for word in (str(tmp_path / "m"), digest, other, "checkpoint_sha256 says", "not loaded"):
         assert word in str(error.value)
 
 

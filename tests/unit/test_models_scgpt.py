@@ -221,7 +221,7 @@ def test_vocabulary_of_genes_and_of_a_file(tmp_path):
     np.testing.assert_array_equal(own.of_genes(["A", "a", "B", "<cls>"]), [4, -1, 3, -1])
     path = tmp_path / "vocab.json"
     path.write_text(json.dumps({"A": 1, "<cls>": 0}))
-    read = read_vocabulary(path)
+    read = read_vocabulary(path.read_bytes(), path)
     assert read.numbers == {"A": 1, "<cls>": 0, "<pad>": 2, "<eoc>": 3} and len(read) == 4
     assert (read.cls, read.pad) == (0, 2)
 
@@ -243,9 +243,8 @@ def test_a_gene_twice_is_named():
     ],
 )
 def test_bad_vocabulary(tmp_path, text, message):
-    (tmp_path / "vocab.json").write_text(text)
     with pytest.raises(DataError, match=message):
-        read_vocabulary(tmp_path / "vocab.json")
+        read_vocabulary(text.encode(), tmp_path / "vocab.json")
 
 
 def test_tokens_are_the_expressed_known_genes():

@@ -5,10 +5,12 @@ import json
 import pytest
 from tests.geo import downloads, lay_out
 from tests.refusals import refused
-from tests.servers import Fault, Server
+from tests.servers import UNAVAILABLE, Fault, Server
 
 from morebench import cli
 from morebench.config import config_hash, load, resolved
+from morebench.data.geo import list_files
+from morebench.data.lock import Listing, read_listings, read_lock, write_lock
 from morebench.data.manifest import fetched
 from morebench.data.obtain import obtain
 from morebench.data.remote import mirrored, remotes_of
@@ -78,9 +80,13 @@ def test_mirrors_are_tried_first_and_only_for_what_begins_so():
 REFUSED = {
     "no source": ({}, ["exactly one of bundled, path, concat, geo, url, cellxgene", "none"]),
     "two sources": ({"geo": GEO, "path": "a"}, ["exactly one", "'path', 'geo'"]),
-    "a pattern for a name": (
-        {"geo": {**GEO, "files": ["*.tar"]}},
-        ["datasets.d.geo.files.0", "'*.tar' is no file name", "morebench geo"],
+    "a name with a space": (
+        {"geo": {**GEO, "files": ["a b.tar"]}},
+        ["datasets.d.geo.files.0", "'a b.tar' is no file name", "morebench geo", "patterns"],
+    ),
+    "a hash that no pattern fits": (
+        {"geo": {**GEO, "files": ["*.tar"]}, "sha256": {"x.csv": "a" * 64}},
+        ["datasets.d.sha256", "no file 'x.csv'", "*.tar"],
     ),
     "a folder in a name": ({"geo": {**GEO, "files": ["../x"]}}, ["'../x' is no file name"]),
     "no accession": ({"geo": {**GEO, "accession": "84133"}}, ["'84133'", "GSE84133 (a series)"]),
@@ -161,6 +167,82 @@ def test_preflight_asks_for_files_of_the_web_offline_only(tmp_path, monkeypatch)
     check(offline)
 
 
+# --- patterns -----------------------------------------------------------------------------
+
+GENES = {"accession": "GSE96583", "files": ["GSE96583_batch*.genes.tsv.gz"]}
+FITTING = ("GSE96583_batch1.genes.tsv.gz", "GSE96583_batch2.genes.tsv.gz")
+FOLDER = "geo/series/GSE96nnn/GSE96583/suppl"
+
+
+def names_of(files):
+    return [file["name"].rsplit("/", 1)[-1] for file in files]
+
+
+def test_a_pattern_is_the_files_that_fit_and_the_lock_keeps_them(server, tmp_path):
+    dataset = load(config_of(geo=GENES, sha256={FITTING[0]: "0" * 64})).datasets["d"]
+    here = told(server, tmp_path)
+    refused(lambda: obtain(dataset, here, "d"), FITTING[0], "0" * 64)
+    dataset = load(config_of(geo=GENES)).datasets["d"]
+    files = obtain(dataset, here, "d")
+    assert names_of(files) == list(FITTING)
+    key = "geo/GSE96583/GSE96583_batch*.genes.tsv.gz"
+    listing = Listing(f"{server.url}/{FOLDER}", FITTING)
+    assert read_listings(here.lock) == {key: listing}
+    assert sorted(read_lock(here.lock)) == [f"geo/GSE96583/{name}" for name in FITTING]
+
+    # what the series gets later is no part of the run, and offline needs no folder
+    (server.folder / FOLDER / "GSE96583_batch3.genes.tsv.gz").write_bytes(b"new")
+    lock = (tmp_path / "data.lock").read_bytes()
+    assert obtain(dataset, told(server, tmp_path, offline=True), "d") == files
+    assert obtain(dataset, here, "d") == files
+    assert (tmp_path / "data.lock").read_bytes() == lock
+
+
+def test_a_name_beside_a_pattern_that_fits_it_is_one_file(server, tmp_path):
+    files = [FITTING[1], "GSE96583_batch[12].genes.tsv.gz", "*genes*"]
+    dataset = load(config_of(geo={**GENES, "files": files})).datasets["d"]
+    assert names_of(obtain(dataset, told(server, tmp_path), "d")) == [FITTING[1], FITTING[0]]
+
+
+def test_a_pattern_that_nothing_fits_names_what_is_there(server, tmp_path):
+    dataset = load(config_of(geo={**GENES, "files": ["*.h5"]})).datasets["d"]
+    words = ["d.geo.files", "'*.h5'", "no file of GSE96583 fits", "GSE96583_RAW.tar"]
+    refused(lambda: obtain(dataset, told(server, tmp_path), "d"), *words)
+    assert not (tmp_path / "data.lock").exists() and not (tmp_path / "cache").exists()
+
+
+def test_a_name_that_leads_elsewhere_is_refused(server, tmp_path):
+    page = Fault(body=b'<a href="..%2F..%2Fevil.genes.tsv.gz">x</a>')
+    server.faults[FOLDER] = [page]
+    dataset = load(config_of(geo={**GENES, "files": ["*genes*"]})).datasets["d"]
+    words = ["'*genes*'", "../../evil.genes.tsv.gz", "narrow the pattern"]
+    refused(lambda: obtain(dataset, told(server, tmp_path), "d"), *words)
+    assert not (tmp_path / "data.lock").exists()
+
+
+def test_offline_a_pattern_has_to_stand_in_the_lock(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = config_of({"downloads": {"offline": True, "lock": "data.lock"}}, geo=GENES)
+    words = ["datasets.d.geo.files", GENES["files"][0], "data.lock does not say", "names"]
+    refused(lambda: check(load(config)), *words)
+    key = f"geo/GSE96583/{GENES['files'][0]}"
+    write_lock("data.lock", {key: Listing("https://example.org", FITTING)})
+    refused(lambda: check(load(config)), "2 of 2 files", FITTING[0], FITTING[1])
+
+
+def test_a_busy_folder_is_asked_again_and_a_mirror_without_one_passed_over(server, tmp_path):
+    place = "https://nowhere.invalid/geo"
+    given = {"geo": place, "mirrors": {place: [f"{server.url}/empty", f"{server.url}/geo"]}}
+    server.faults[FOLDER] = [UNAVAILABLE, Fault(cut=20)]
+    here = told(server, tmp_path, retries=2, backoff=0.01, **given)
+    assert "GSE96583_RAW.tar" in list_files("GSE96583", here)
+    assert server.faults[FOLDER] == []
+    server.faults[FOLDER] = [UNAVAILABLE] * 3
+    del given["mirrors"][place][0]
+    impatient = told(server, tmp_path, retries=0, geo=f"{server.url}/geo")
+    refused(lambda: list_files("GSE96583", impatient), "GSE96583 cannot be listed", "503")
+
+
 # --- manifests ----------------------------------------------------------------------------
 
 
@@ -227,8 +309,6 @@ def test_the_files_of_a_series_are_listed(server, tmp_path, monkeypatch, capsys)
 
 
 def test_a_folder_without_files_is_an_error(server, tmp_path):
-    from morebench.data.geo import list_files
-
     page = Fault(body=b'<a href="/geo/">up</a> <a href="?C=N">by name</a> <a href="sub/">sub</a>')
     server.faults["geo/series/GSE96nnn/GSE96583/suppl"] = [page]
     with pytest.raises(DataError, match="has no files"):

@@ -14,8 +14,9 @@ from morebench.data.lock import Entry, write_lock
 from morebench.data.part import discard, part_of, size_of
 from morebench.data.progress import bar
 from morebench.data.remote import Remote
-from morebench.data.transfer import OtherFile, Patience, Refused, Session, fetch
+from morebench.data.transfer import OtherFile, fetch
 from morebench.data.verify import Known, Mismatch, known_of, verify
+from morebench.data.web import Patience, Refused, Session
 from morebench.errors import DataError, listed
 
 LOG = logging.getLogger(__name__)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from morebench.data.download import cache_folder, download
+from morebench.data.geo import with_names
 from morebench.data.lock import read_lock
 from morebench.data.remote import remotes_of
 from morebench.data.spec import DatasetConfig
@@ -26,11 +27,8 @@ def obtain(dataset: DatasetConfig, told: Downloads, where: str) -> list[dict[str
     DataError
         As ``download.download``.
     """
-    remotes, folder, lock = (
-        remotes_of(dataset, told, where),
-        cache_folder(told.cache),
-        Path(told.lock),
-    )
+    remotes = remotes_of(with_names(dataset, told, where), told, where)
+    folder, lock = cache_folder(told.cache), Path(told.lock)
     paths = download(
         remotes, folder, lock, offline=told.offline, retries=told.retries, timeout=told.timeout,
         backoff=told.backoff,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
@@ -87,6 +88,8 @@ def _name_of(url: str) -> str:
 def remotes_of(dataset: DatasetConfig, told: Downloads, where: str) -> list[Remote]:
     """Return the files of a dataset from the web, in the order of its configuration.
 
+    A pattern stands for itself; ``geo.with_names`` replaces it by names before any fetch.
+
     Raises
     ------
     ConfigError
@@ -107,7 +110,7 @@ def remotes_of(dataset: DatasetConfig, told: Downloads, where: str) -> list[Remo
         if files.count(file) > 1:
             raise ConfigError(f"{where}: two files are called {file!r}; valid: each name once")
     for file in dataset.sha256:
-        if file not in files:
+        if not any(fnmatchcase(file, name) for name in files):
             raise ConfigError(f"{where}.sha256: there is no file {file!r}; valid: {listed(files)}")
     return [
         Remote(mirrored(url, told.mirrors), name, dataset.sha256.get(file))

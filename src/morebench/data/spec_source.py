@@ -10,6 +10,8 @@ from pydantic import AfterValidator, Field, model_validator
 from morebench.data.strict import Constant, Modality, Strict
 
 ACCESSION = re.compile(r"GS[EM]\d{3,}")
+FILE = re.compile(r"[\w.+-]+")
+PATTERN = re.compile(r"[\w.+*?\[\]!-]+")
 VALID_ACCESSION = "GSE84133 (a series), GSM2230757 (a sample)"
 
 
@@ -26,10 +28,10 @@ def _pattern(text: str) -> str:
 
 
 def _file(name: str) -> str:
-    if not re.fullmatch(r"[\w.+-]+", name):
+    if not PATTERN.fullmatch(name):
         raise ValueError(
-            f"{name!r} is no file name; valid: names as they stand in the folder, no wildcards "
-            "(morebench geo ACCESSION lists them)"
+            f"{name!r} is no file name; valid: names as they stand in the folder "
+            "(morebench geo ACCESSION lists them), or patterns of them with *, ?, [0-9]"
         )
     return name
 
@@ -77,7 +79,9 @@ class Geo(Strict):
     """Supplementary files of a series or a sample."""
 
     accession: Annotated[str, AfterValidator(_accession)]
-    files: list[Annotated[str, AfterValidator(_file)]] = Field(min_length=1)
+    files: list[Annotated[str, AfterValidator(_file)]] = Field(
+        min_length=1, description="names, or patterns of names"
+    )
     urls: list[Web] = Field([], description="files from elsewhere that belong to them")
 
 

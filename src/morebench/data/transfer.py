@@ -2,130 +2,45 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urljoin
 
 import requests
-import urllib3
-from urllib3.util.retry import Retry
 
-from morebench import __version__
 from morebench.data.archives import check_space
 from morebench.data.kinds import HEAD, check_kind
 from morebench.data.part import Version, Wanted, discard, resumable, size_of, write_version
+from morebench.data.web import (
+    Interrupted,
+    Patience,
+    Refused,
+    Session,
+    check_status,
+    insist,
+    network,
+)
 from morebench.errors import DataError
 
-LOG = logging.getLogger(__name__)
-
 CHUNK = 1 << 16
-TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
-MAX_REDIRECTS = 10
-MAX_PAUSE = 300.0
-# An attempt that brought this much counts as one that gets on: the retries start anew.
-GAIN = 1 << 20
 CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
-
-
-class Refused(Exception):
-    """A URL will not give the file."""
 
 
 class OtherFile(Refused):
     """A URL offers a file of another size than the expected one."""
 
 
-class Interrupted(Exception):
-    """An attempt failed; another one may not.
-
-    Attributes
-    ----------
-    pause
-        Seconds that the server asks to wait; None where it asks for nothing.
-    """
-
-    def __init__(self, reason: str, pause: float | None = None) -> None:
-        super().__init__(reason)
-        self.pause = pause
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to try: attempts after the first, seconds of silence, seconds of first pause."""
-
-    retries: int
-    timeout: float
-    backoff: float
-
-
-class Session(requests.Session):
-    """A session that says who asks, and does not follow HTTPS to plain HTTP."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.max_redirects = MAX_REDIRECTS
-        self.headers["User-Agent"] = f"morebench/{__version__}"
-        # A file is wanted as it lies on the server, since its hash is.
-        self.headers["Accept-Encoding"] = "identity"
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Return where a response leads to, or None."""
-        target = super().get_redirect_target(resp)
-        if target is not None:
-            there = urljoin(resp.url, target)
-            if resp.url.startswith("https:") and not there.startswith("https:"):
-                raise Refused(f"leads from HTTPS to {there}, which is not protected")
-        return target
-
-
-@contextmanager
-def _network() -> Iterator[None]:
-    """Tell faults of the network, which pass, from those of the request, which stay."""
-    try:
-        yield
-    except requests.exceptions.SSLError as error:
-        raise Refused(f"no valid certificate ({error})") from error
-    except requests.exceptions.TooManyRedirects as error:
-        raise Refused(f"redirects more than {MAX_REDIRECTS} times") from error
-    except (
-        requests.exceptions.ConnectionError,
-        requests.exceptions.Timeout,
-        requests.exceptions.ChunkedEncodingError,
-        urllib3.exceptions.HTTPError,
-    ) as error:
-        first = error.args[0] if error.args else ""  # urllib3 puts the cause behind it
-        raise Interrupted(first if isinstance(first, str) and first else str(error)) from error
-    except requests.exceptions.RequestException as error:
-        raise Refused(f"{type(error).__name__}: {error}") from error
-
-
 def _number(text: str | None) -> int | None:
     return int(text) if text is not None and text.isdecimal() else None
 
 
-def _pause(response: requests.Response) -> float | None:
-    try:
-        text = response.headers.get("Retry-After")
-        return None if text is None else Retry().parse_retry_after(text)
-    except urllib3.exceptions.InvalidHeader:
-        return None
-
-
 def _check_status(response: requests.Response, part: Path, offset: int) -> None:
-    status = f"HTTP {response.status_code} {response.reason}"
-    if response.status_code in TRANSIENT:
-        raise Interrupted(status, _pause(response))
     if response.status_code == 416 and offset:
         discard(part)
-        raise Interrupted(f"{status}: the file there ends before byte {offset:,}")
-    if response.status_code != 200 and not (response.status_code == 206 and offset):
-        raise Refused(status)
+        raise Interrupted(f"HTTP 416: the file there ends before byte {offset:,}")
+    if response.status_code != 206 or not offset:
+        check_status(response)
 
 
 def _check_range(response: requests.Response, part: Path, url: str, old: Version) -> int | None:
@@ -160,7 +75,7 @@ def _write(
 ) -> None:  # fmt: skip
     """Append the body to the part; what arrived before a fault stays there."""
     total = version.size
-    with _network():
+    with network():
         chunks = response.raw.stream(CHUNK, decode_content=False)
         first = next(chunks, b"")
     if not offset and (len(first) >= HEAD or len(first) == total):
@@ -183,7 +98,7 @@ def _write(
                 if wanted.size is not None and done > wanted.size:
                     discard(part)
                     raise OtherFile(f"sends more than the expected {wanted.size:,} bytes")
-                with _network():
+                with network():
                     first = next(chunks, b"")
             out.flush()
             os.fsync(out.fileno())
@@ -208,7 +123,7 @@ def _attempt(
         headers["Range"] = f"bytes={offset}-"
         if old.url == url and old.validator is not None:
             headers["If-Range"] = old.validator
-    with _network():
+    with network():
         response = session.get(url, headers=headers, stream=True, timeout=timeout)
     with response:
         _check_status(response, part, offset)
@@ -248,8 +163,7 @@ def fetch(
         What is known of the file. A size is enforced here; the hash only says whether a part
         without a validator may be gone on with: the caller compares it.
     patience
-        ``retries`` counts attempts in a row that brought less than 1 MiB. The pause doubles
-        from ``backoff`` to 300 s, unless the server names one (Retry-After).
+        As in ``web.insist``.
     report
         Called with the bytes that are there and the whole size (None: unknown).
 
@@ -265,20 +179,7 @@ def fetch(
     DataError
         If the disk has no room.
     """
-    failures, best = 0, size_of(part)
-    while True:
-        try:
-            return _attempt(session, url, part, wanted, patience.timeout, report)
-        except Interrupted as error:
-            gained = size_of(part) - best
-            best = max(best, size_of(part))
-            failures = 1 if gained >= GAIN else failures + 1
-            if failures > patience.retries:
-                raise Refused(f"{error} (attempt {failures})") from error
-            pause = min(patience.backoff * 2 ** (failures - 1), MAX_PAUSE)
-            if error.pause is not None:
-                pause = error.pause
-            if pause > MAX_PAUSE:
-                raise Refused(f"{error}; asks to wait {pause:,.0f} s") from error
-            LOG.warning("%s: %s; again in %.1f s", url, error, pause)
-            time.sleep(pause)
+    return insist(
+        lambda: _attempt(session, url, part, wanted, patience.timeout, report),
+        url, patience, there=lambda: size_of(part),
+    )  # fmt: skip

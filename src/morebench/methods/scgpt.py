@@ -39,8 +39,9 @@ def run(
     checkpoint
         Absolute path of a folder with ``args.json``, ``vocab.json`` and ``best_model.pt``.
     checkpoint_sha256
-        Of ``best_model.pt``, 64 hexadecimal digits: another file is refused. None: any is
-        taken, and its hash stands in the notes.
+        Of the three files (``cat args.json vocab.json best_model.pt | sha256sum``), 64
+        hexadecimal digits: others are refused. None: any are taken, and their hash stands in
+        the notes.
     max_length
         Tokens of a cell at most, <cls> included.
     batch_size
@@ -56,7 +57,7 @@ def run(
     Unavailable
         No checkpoint is configured.
     ConfigError
-        There is no such folder, it lacks a file, its weights have another hash than the given
+        There is no such folder, it lacks a file, its files have another hash than the given
         one, that hash is none, or a number makes no sense.
     DataError
         A file is damaged or does not fit the others; or the vocabulary knows too few of the
@@ -198,8 +199,8 @@ def _pin(digest: str | None) -> str | None:
         return None
     if not re.fullmatch("[0-9a-fA-F]{64}", str(digest)):
         raise ConfigError(
-            f"checkpoint_sha256: found {digest!r}; valid: the SHA-256 of best_model.pt, 64 "
-            "hexadecimal digits, or null for any file"
+            f"checkpoint_sha256: found {digest!r}; valid: the SHA-256 of the three files "
+            "(cat args.json vocab.json best_model.pt | sha256sum), or null for any"
         )
     return str(digest).lower()
 

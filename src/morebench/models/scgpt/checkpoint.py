@@ -48,7 +48,8 @@ class Checkpoint:
     network
         In eval mode; no parameter asks for a gradient.
     sha256
-        Of ``best_model.pt``, of the very bytes that were loaded.
+        Of the three files, one after the other in the order of ``FILES``: of the very bytes
+        that were loaded.
     unused
         Keys of ``best_model.pt`` that embedding has no use for.
     """
@@ -67,13 +68,14 @@ def load_checkpoint(folder: Path, sha256: str | None = None) -> Checkpoint:
     folder
         With the three files, as published.
     sha256
-        Of ``best_model.pt``, in lower-case hexadecimal digits: another file is refused before
-        it is opened. None: any is taken.
+        Of the three files (``cat args.json vocab.json best_model.pt | sha256sum``), in
+        lower-case hexadecimal digits: others are refused before they are parsed. None: any
+        are taken.
 
     Raises
     ------
     ConfigError
-        There is no such folder, a file of it is missing, or the weights have another hash.
+        There is no such folder, a file of it is missing, or the files have another hash.
     DataError
         A file is damaged, holds anything but weights, or the three do not fit together;
         keys that are missing or unknown are named.
@@ -87,11 +89,11 @@ def load_checkpoint(folder: Path, sha256: str | None = None) -> Checkpoint:
         raise ConfigError(
             f"{folder}: lacks {listed(missing)}; valid: a folder with {listed(FILES)}"
         )
-    content, digest = _read_checked(folder / WEIGHTS, sha256)
-    vocabulary = read_vocabulary(folder / VOCAB)
-    shape = _read_shape(folder / ARGS, len(vocabulary))
+    held, digest = _read_checked(folder, sha256)
+    vocabulary = read_vocabulary(held[VOCAB], folder / VOCAB)
+    shape = _read_shape(held[ARGS], folder / ARGS, len(vocabulary))
     network = ScGPT(shape, vocabulary.pad, decoder=False)
-    found = official_to_torch(_weights(content, folder / WEIGHTS), folder / WEIGHTS)
+    found = official_to_torch(_weights(held[WEIGHTS], folder / WEIGHTS), folder / WEIGHTS)
     unused = tuple(sorted(k for k in found if k.startswith(UNUSED)))
     weights = {k: v.float() for k, v in found.items() if k not in set(unused)}
     _check_weights(weights, network.state_dict(), folder)
@@ -116,9 +118,9 @@ def official_to_torch(weights: dict[str, torch.Tensor], path: Path) -> dict[str,
     return renamed
 
 
-def _read_shape(path: Path, n_tokens: int) -> Shape:
+def _read_shape(text: bytes, path: Path, n_tokens: int) -> Shape:
     try:
-        args: Any = json.loads(path.read_text(encoding="utf-8"))
+        args: Any = json.loads(text)
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error})") from error
     if not isinstance(args, dict):
@@ -139,19 +141,25 @@ def _read_shape(path: Path, n_tokens: int) -> Shape:
     return Shape(n_tokens=n_tokens, dropout=0.0, **sizes)  # frozen: dropout never acts
 
 
-def _read_checked(path: Path, wanted: str | None) -> tuple[bytes, str]:
-    """Return a file's bytes and their SHA-256, which is the wanted one."""
-    try:  # once: what is loaded later is what was hashed, whatever becomes of the file
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({_first_line(error)})") from error
-    found = hashlib.sha256(content).hexdigest()
+def _read_checked(folder: Path, wanted: str | None) -> tuple[dict[str, bytes], str]:
+    """Return what the files hold and their SHA-256, which is the wanted one."""
+    held = {}
+    for name in FILES:  # once: what is loaded later is what was hashed, whatever becomes of them
+        try:
+            held[name] = (folder / name).read_bytes()
+        except OSError as error:
+            raise DataError(f"{folder / name}: cannot be read ({_first_line(error)})") from error
+    digest = hashlib.sha256()
+    for content in held.values():
+        digest.update(content)
+    found = digest.hexdigest()
     if wanted is not None and found != wanted:
         raise ConfigError(
-            f"{path} has the SHA-256 {found}, and checkpoint_sha256 says {wanted}; it was not "
-            "loaded. Valid: the file that the hash was taken of"
+            f"{folder}: {listed(FILES)} have the SHA-256 {found}, and checkpoint_sha256 says "
+            f"{wanted}; they were not loaded. Valid: the files that the hash was taken of (cat "
+            f"{' '.join(FILES)} | sha256sum)"
         )
-    return content, found
+    return held, found
 
 
 def _weights(content: bytes, path: Path) -> dict[str, torch.Tensor]:

@@ -69,22 +69,26 @@ def vocabulary_of(genes: Iterable[str]) -> Vocabulary:
     return Vocabulary(numbers)
 
 
-def read_vocabulary(path: Path) -> Vocabulary:
+def read_vocabulary(text: bytes, path: Path) -> Vocabulary:
     """Read ``vocab.json`` of a checkpoint: an object of token and number.
 
     Special tokens that the file lacks get the next numbers, in the order of ``SPECIAL``, as
     in the official ``embed_data``.
 
+    Parameters
+    ----------
+    text
+        What the file holds.
+    path
+        Its name, for errors.
+
     Raises
     ------
     DataError
-        The file is missing, is not JSON, or its numbers are not 0 to one less than there
-        are tokens, each once.
+        It is not JSON, or its numbers are not 0 to one less than there are tokens, each once.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        content = json.loads(text)
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error}); valid: an object of token: number") from error
     if not isinstance(content, dict) or not content:
