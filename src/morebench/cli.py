@@ -80,7 +80,7 @@ def geo(accession: str, configfile: ConfigFile = DEFAULT_CONFIG) -> None:
     from morebench.config import load_file
     from morebench.data.geo import list_files
 
-    print("\n".join(list_files(accession, load_file(configfile).downloads)))
+    print("\n".join(list_files(accession, load_file(configfile).downloads).files))
 
 
 @app.command()

@@ -36,13 +36,23 @@ def check_downloads(config: Config) -> None:
     told = config.downloads
     if not told.offline:
         return
-    paths, wanted = Paths(Path(config.results)), {}
+    paths, wanted, reasons = Paths(Path(config.results)), {}, []
     for name, dataset in config.datasets.items():
         if dataset.remote and not paths.prepared(name).exists():
             where = f"datasets.{name}"
-            for remote in remotes_of(with_names(dataset, told, where), told, where):
+            try:
+                known = with_names(dataset, told, where)
+            except DataError as error:  # said with all else that is missing
+                reasons.append(str(error))
+                continue
+            for remote in remotes_of(known, told, where):
                 wanted[remote.name] = remote
-    check_offline(list(wanted.values()), cache_folder(told.cache))
+    try:
+        check_offline(list(wanted.values()), cache_folder(told.cache))
+    except DataError as error:
+        reasons.append(str(error))
+    if reasons:
+        raise DataError("; ".join(dict.fromkeys(reasons)))
 
 
 def check(config: Config) -> None:

@@ -1,5 +1,6 @@
 """Datasets from the web: addresses, what the configuration refuses, manifests, commands."""
 
+import hashlib
 import json
 
 import pytest
@@ -83,6 +84,12 @@ REFUSED = {
     "a name with a space": (
         {"geo": {**GEO, "files": ["a b.tar"]}},
         ["datasets.d.geo.files.0", "'a b.tar' is no file name", "morebench geo", "patterns"],
+    ),
+    "a bracket in a name": ({"geo": {**GEO, "files": ["a]b.tar"]}}, ["'a]b.tar' is no file name"]),
+    "a name of no file": ({"geo": {**GEO, "files": [".."]}}, ["'..' is no file name"]),
+    "a hash of a pattern": (
+        {"geo": {**GEO, "files": ["*.tar"]}, "sha256": {"*.tar": "a" * 64}},
+        ["datasets.d.sha256", "no file '*.tar'"],
     ),
     "a hash that no pattern fits": (
         {"geo": {**GEO, "files": ["*.tar"]}, "sha256": {"x.csv": "a" * 64}},
@@ -186,7 +193,7 @@ def test_a_pattern_is_the_files_that_fit_and_the_lock_keeps_them(server, tmp_pat
     files = obtain(dataset, here, "d")
     assert names_of(files) == list(FITTING)
     key = "geo/GSE96583/GSE96583_batch*.genes.tsv.gz"
-    listing = Listing(f"{server.url}/{FOLDER}", FITTING)
+    listing = Listing(f"{server.url}/{FOLDER}/", FITTING)
     assert read_listings(here.lock) == {key: listing}
     assert sorted(read_lock(here.lock)) == [f"geo/GSE96583/{name}" for name in FITTING]
 
@@ -199,9 +206,12 @@ def test_a_pattern_is_the_files_that_fit_and_the_lock_keeps_them(server, tmp_pat
 
 
 def test_a_name_beside_a_pattern_that_fits_it_is_one_file(server, tmp_path):
-    files = [FITTING[1], "GSE96583_batch[12].genes.tsv.gz", "*genes*"]
-    dataset = load(config_of(geo={**GENES, "files": files})).datasets["d"]
-    assert names_of(obtain(dataset, told(server, tmp_path), "d")) == [FITTING[1], FITTING[0]]
+    for files, expected in (
+        ([FITTING[1], "GSE96583_batch[12].genes.tsv.gz", "*genes*"], [FITTING[1], FITTING[0]]),
+        (["*genes*", FITTING[1], "GSE96583_RAW.tar"], [*FITTING, "GSE96583_RAW.tar"]),
+    ):
+        dataset = load(config_of(geo={**GENES, "files": files})).datasets["d"]
+        assert names_of(obtain(dataset, told(server, tmp_path), "d")) == expected
 
 
 def test_a_pattern_that_nothing_fits_names_what_is_there(server, tmp_path):
@@ -223,24 +233,60 @@ def test_a_name_that_leads_elsewhere_is_refused(server, tmp_path):
 def test_offline_a_pattern_has_to_stand_in_the_lock(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = config_of({"downloads": {"offline": True, "lock": "data.lock"}}, geo=GENES)
-    words = ["datasets.d.geo.files", GENES["files"][0], "data.lock does not say", "names"]
+    config["datasets"]["e"] = {"read": READ, "geo": GEO}
+    words = ["datasets.d.geo.files", GENES["files"][0], "data.lock does not say", "suppl",
+             "1 of 1 files", "GSE84133_RAW.tar"]  # fmt: skip
     refused(lambda: check(load(config)), *words)
     key = f"geo/GSE96583/{GENES['files'][0]}"
     write_lock("data.lock", {key: Listing("https://example.org", FITTING)})
-    refused(lambda: check(load(config)), "2 of 2 files", FITTING[0], FITTING[1])
+    refused(lambda: check(load(config)), "3 of 3 files", FITTING[0], FITTING[1])
 
 
-def test_a_busy_folder_is_asked_again_and_a_mirror_without_one_passed_over(server, tmp_path):
-    place = "https://nowhere.invalid/geo"
-    given = {"geo": place, "mirrors": {place: [f"{server.url}/empty", f"{server.url}/geo"]}}
+def test_a_busy_folder_is_asked_again(server, tmp_path):
     server.faults[FOLDER] = [UNAVAILABLE, Fault(cut=20)]
-    here = told(server, tmp_path, retries=2, backoff=0.01, **given)
-    assert "GSE96583_RAW.tar" in list_files("GSE96583", here)
+    here = told(server, tmp_path, retries=2, backoff=0.01)
+    assert "GSE96583_RAW.tar" in list_files("GSE96583", here).files
     assert server.faults[FOLDER] == []
-    server.faults[FOLDER] = [UNAVAILABLE] * 3
-    del given["mirrors"][place][0]
-    impatient = told(server, tmp_path, retries=0, geo=f"{server.url}/geo")
+    server.faults[FOLDER] = [UNAVAILABLE]
+    impatient = told(server, tmp_path, retries=0)
     refused(lambda: list_files("GSE96583", impatient), "GSE96583 cannot be listed", "503")
+
+
+def test_geo_itself_says_what_there_is_and_a_mirror_only_in_its_place(server, tmp_path):
+    part = server.folder / "part" / FOLDER.removeprefix("geo/")
+    part.mkdir(parents=True)
+    (part / FITTING[0]).write_bytes(b"")
+    own = f"{server.url}/geo"
+    whole = told(server, tmp_path, mirrors={own: [f"{server.url}/part"]})
+    assert list_files("GSE96583", whole).url == f"{server.url}/{FOLDER}/"
+    place = "https://nowhere.invalid/geo"
+    mirrors = {place: [f"{server.url}/empty", own]}
+    there = told(server, tmp_path, geo=place, retries=0, mirrors=mirrors)
+    assert list_files("GSE96583", there) == list_files("GSE96583", whole)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_page_that_states_no_size_has_to_have_an_end(server, tmp_path, whole):
+    page = b'<html><a href="GSE96583_RAW.tar">x</a>' + b"</html>" * whole
+    server.faults[FOLDER] = [Fault(body=page, headers={"Content-Length": None})]
+    if whole:
+        assert list_files("GSE96583", told(server, tmp_path)).files == ("GSE96583_RAW.tar",)
+    else:
+        refused(lambda: list_files("GSE96583", told(server, tmp_path)), "states no size", "cut")
+
+
+def test_a_page_without_end_is_not_read(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("morebench.data.geo.LONGEST", 100)
+    refused(lambda: list_files("GSE96583", told(server, tmp_path)), "longer than 100 bytes")
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_a_file(server, tmp_path):
+    (server.folder / "m[1].tsv").write_text("gene\tc1\nA\t1\n")
+    digest = hashlib.sha256((server.folder / "m[1].tsv").read_bytes()).hexdigest()
+    dataset = load(config_of(url=[f"{server.url}/m%5B1%5D.tsv"], sha256={"m[1].tsv": digest}))
+    here = told(server, tmp_path)
+    (file,) = obtain(dataset.datasets["d"], here, "d")
+    assert file["sha256"] == read_lock(here.lock)[file["name"]].sha256 == digest
 
 
 # --- manifests ----------------------------------------------------------------------------

@@ -8,10 +8,10 @@ from functools import partial
 from html import unescape
 from urllib.parse import unquote
 
-from morebench.data.lock import Listing, is_pattern, read_listings, write_lock
+from morebench.data.lock import Listing, read_listings, write_lock
 from morebench.data.remote import geo_folder, mirrored
 from morebench.data.spec import DatasetConfig
-from morebench.data.spec_source import ACCESSION, FILE, VALID_ACCESSION, Downloads, Geo
+from morebench.data.spec_source import ACCESSION, FILE, VALID_ACCESSION, Downloads, is_pattern
 from morebench.data.web import Patience, Refused, Session, check_status, insist, network
 from morebench.errors import ConfigError, DataError, listed
 
@@ -19,38 +19,47 @@ LINK = re.compile(r'<a href="([^"/?#]+)"', re.IGNORECASE)
 LONGEST = 1 << 24  # bytes of a page that lists files
 
 
-def _links(session: Session, url: str, timeout: float) -> list[str]:
-    """Return the names of the files that a folder's page leads to."""
+def _links(session: Session, url: str, timeout: float) -> Listing:
+    """Return the files that a folder's page leads to."""
     with network():
         response = session.get(url, stream=True, timeout=timeout)
     with response:
         check_status(response)
         with network():
             page = response.raw.read(LONGEST + 1, decode_content=True)
+        sized = {"content-length", "transfer-encoding"} & {
+            name.lower() for name in response.headers
+        }
     if len(page) > LONGEST:
         raise Refused(f"its page is longer than {LONGEST:,} bytes")
-    found = LINK.findall(page.decode("utf-8", "replace"))
-    if not found:
+    if not sized and b"</html>" not in page.lower():
+        raise Refused("its page states no size and has no end, so that a cut could not be seen")
+    names = {unquote(unescape(n)) for n in LINK.findall(page.decode("utf-8", "replace"))}
+    names -= {".", ".."}
+    if not names:
         raise Refused("has no files")
-    return sorted({unquote(unescape(name)) for name in found})
+    return Listing(url, tuple(sorted(names)))
 
 
-def list_files(accession: str, told: Downloads) -> list[str]:
-    """Return the names of the supplementary files of a series or a sample, sorted.
+def list_files(accession: str, told: Downloads) -> Listing:
+    """Return the supplementary files of a series or a sample, and the folder that has them.
+
+    GEO's own folder is asked first, since a mirror need not have all of it.
 
     Raises
     ------
     ConfigError
         If the accession is none.
     DataError
-        If neither a mirror's folder nor GEO's own can be read and has files.
+        If neither GEO's own folder nor a mirror's can be read and has files.
     """
     if not ACCESSION.fullmatch(accession):
         raise ConfigError(f"{accession!r} is no accession; valid: {VALID_ACCESSION}")
     patience = Patience(told.retries, told.timeout, told.backoff)
+    *mirrors, own = mirrored(f"{geo_folder(accession, told.geo)}/", told.mirrors)
     reasons = []
     with Session() as session:
-        for url in mirrored(f"{geo_folder(accession, told.geo)}/", told.mirrors):
+        for url in (own, *mirrors):
             try:
                 return insist(partial(_links, session, url, told.timeout), url, patience)
             except Refused as error:
@@ -58,31 +67,21 @@ def list_files(accession: str, told: Downloads) -> list[str]:
     raise DataError(f"the files of {accession} cannot be listed: {'; '.join(reasons)}")
 
 
-def _fitting(geo: Geo, pattern: str, told: Downloads, where: str) -> tuple[str, ...]:
-    """Return the files that fit a pattern: as the lock has them, else as the folder does."""
-    key = f"geo/{geo.accession}/{pattern}"
-    locked = read_listings(told.lock).get(key)
-    if locked is not None:
-        return locked.files
-    at = f"{where}.geo.files: {pattern!r}"
-    if told.offline:
-        raise DataError(
-            f"{at}: offline, and {told.lock} does not say which files fit; write their names, "
-            f"or run once with a network"
-        )
-    names = list_files(geo.accession, told)
-    found = [name for name in names if fnmatchcase(name, pattern)]
+def _fitting(accession: str, pattern: str, told: Downloads, where: str) -> Listing:
+    """Return the files of the folder that fit a pattern."""
+    there = list_files(accession, told)
+    found = tuple(name for name in there.files if fnmatchcase(name, pattern))
     if not found:
-        raise DataError(f"{at}: no file of {geo.accession} fits; there are {listed(names)}")
+        raise DataError(
+            f"{where}: {pattern!r}: no file of {accession} fits; there are {listed(there.files)}"
+        )
     odd = [name for name in found if not FILE.fullmatch(name)]
     if odd:
         raise DataError(
-            f"{at}: fits {listed(odd)}; valid: names of letters, digits and . _ + -; narrow "
-            "the pattern"
+            f"{where}: {pattern!r} fits {listed(odd)}; valid: names of letters, digits and . _ + "
+            "-; narrow the pattern"
         )
-    listing = Listing(geo_folder(geo.accession, told.geo), tuple(found))
-    write_lock(told.lock, {key: listing})
-    return listing.files
+    return Listing(there.url, found)
 
 
 def with_names(dataset: DatasetConfig, told: Downloads, where: str) -> DatasetConfig:
@@ -95,13 +94,25 @@ def with_names(dataset: DatasetConfig, told: Downloads, where: str) -> DatasetCo
     ------
     DataError
         If nothing fits a pattern, the folder cannot be read, or, offline, the lock does not
-        know the pattern.
+        know a pattern.
     """
-    geo = dataset.geo
+    geo, at = dataset.geo, f"{where}.geo.files"
     if geo is None or not any(is_pattern(file) for file in geo.files):
         return dataset
-    names = [file for file in geo.files if not is_pattern(file)]
-    for pattern in geo.files:
-        if is_pattern(pattern):
-            names += [n for n in _fitting(geo, pattern, told, where) if n not in names]
+    known = read_listings(told.lock)
+    keys = {p: f"geo/{geo.accession}/{p}" for p in geo.files if is_pattern(p)}
+    missing = {pattern: key for pattern, key in keys.items() if key not in known}
+    if missing and told.offline:
+        raise DataError(
+            f"{at}: offline, and {told.lock} does not say which files fit {listed(missing)}; "
+            f"write their names, as {geo_folder(geo.accession, told.geo)} has them, or run "
+            "'morebench download' where there is a network"
+        )
+    for pattern, key in missing.items():
+        known[key] = _fitting(geo.accession, pattern, told, at)
+        write_lock(told.lock, {key: known[key]})
+    names: list[str] = []
+    for file in geo.files:
+        fitting = known[keys[file]].files if file in keys else (file,)
+        names += [name for name in fitting if name not in names]
     return dataset.model_copy(update={"geo": geo.model_copy(update={"files": names})})

@@ -11,11 +11,11 @@ from typing import Any
 
 from filelock import FileLock
 
+from morebench.data.spec_source import FILE
 from morebench.errors import DataError, listed
 from morebench.files import write_json
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
-NAME = re.compile(r"[^/*?\[\]]+")
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,13 @@ class Listing:
     Attributes
     ----------
     url
-        The folder whose files they are.
+        The folder that was asked.
     files
         Their names, sorted.
     """
 
     url: str
     files: tuple[str, ...]
-
-
-def is_pattern(name: str) -> bool:
-    """Whether a name has wildcards: ``*``, ``?``, ``[0-9]``."""
-    return any(c in name for c in "*?[")
 
 
 def _check_keys(path: Path, name: str, content: object, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -84,13 +79,19 @@ def _listing(path: Path, name: str, content: object) -> Listing:
     if (
         not isinstance(files, list)
         or not files
-        or not all(isinstance(f, str) and NAME.fullmatch(f) for f in files)
+        or not all(isinstance(f, str) and FILE.fullmatch(f) for f in files)
         or sorted(set(files)) != files
     ):
         raise DataError(
             f"{path}: the files of {name} are {files!r}; valid: names, sorted, each once"
         )
     return Listing(found["url"], tuple(files))
+
+
+def _one(path: Path, name: str, content: object) -> Entry | Listing:
+    if isinstance(content, dict) and "files" in content:  # names of files may look like patterns
+        return _listing(path, name, content)
+    return _entry(path, name, content)
 
 
 def _read(path: Path) -> dict[str, Entry | Listing]:
@@ -106,10 +107,7 @@ def _read(path: Path) -> dict[str, Entry | Listing]:
         ) from (error)
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds {type(content).__name__}; valid: an object, one key a file")
-    return {
-        name: (_listing if is_pattern(name) else _entry)(path, name, content[name])
-        for name in sorted(content)
-    }
+    return {name: _one(path, name, content[name]) for name in sorted(content)}
 
 
 def read_lock(path: str | Path) -> dict[str, Entry]:

@@ -25,7 +25,9 @@ def obtain(dataset: DatasetConfig, told: Downloads, where: str) -> list[dict[str
     Raises
     ------
     DataError
-        As ``download.download``.
+        As ``geo.with_names`` and ``download.download``.
+    ConfigError
+        As ``remote.remotes_of``, of the names that patterns gave.
     """
     remotes = remotes_of(with_names(dataset, told, where), told, where)
     folder, lock = cache_folder(told.cache), Path(told.lock)

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from morebench.data.lock import SHA256
 from morebench.data.spec import DatasetConfig
-from morebench.data.spec_source import Downloads
+from morebench.data.spec_source import Downloads, is_pattern
 from morebench.errors import ConfigError, DataError, listed
 
 
@@ -109,8 +109,11 @@ def remotes_of(dataset: DatasetConfig, told: Downloads, where: str) -> list[Remo
     for file in files:
         if files.count(file) > 1:
             raise ConfigError(f"{where}: two files are called {file!r}; valid: each name once")
+    patterns = [f for f in (dataset.geo.files if dataset.geo else []) if is_pattern(f)]
+    names = set(files) - set(patterns)
     for file in dataset.sha256:
-        if not any(fnmatchcase(file, name) for name in files):
+        fits = not is_pattern(file) and any(fnmatchcase(file, pattern) for pattern in patterns)
+        if file not in names and not fits:
             raise ConfigError(f"{where}.sha256: there is no file {file!r}; valid: {listed(files)}")
     return [
         Remote(mirrored(url, told.mirrors), name, dataset.sha256.get(file))

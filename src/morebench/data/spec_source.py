@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from morebench.data.strict import Constant, Modality, Strict
 
 ACCESSION = re.compile(r"GS[EM]\d{3,}")
-FILE = re.compile(r"[\w.+-]+")
+FILE = re.compile(r"(?!\.{1,2}$)[\w.+-]+")
 PATTERN = re.compile(r"[\w.+*?\[\]!-]+")
 VALID_ACCESSION = "GSE84133 (a series), GSM2230757 (a sample)"
 
@@ -27,8 +27,13 @@ def _pattern(text: str) -> str:
     return text
 
 
+def is_pattern(name: str) -> bool:
+    """Whether a name of ``geo.files`` has wildcards: ``*``, ``?``, ``[0-9]``."""
+    return any(c in name for c in "*?[")
+
+
 def _file(name: str) -> str:
-    if not PATTERN.fullmatch(name):
+    if not (PATTERN if is_pattern(name) else FILE).fullmatch(name):
         raise ValueError(
             f"{name!r} is no file name; valid: names as they stand in the folder "
             "(morebench geo ACCESSION lists them), or patterns of them with *, ?, [0-9]"
