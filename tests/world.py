@@ -11,6 +11,7 @@ from morebench.evaluate import task_data
 from morebench.files import copy, write_json
 from morebench.io.inputs import write_labels
 from morebench.io.outputs import read_output
+from morebench.io.prepared import read_shown_truth
 from morebench.io.splits import read_split
 from morebench.registry import METHODS
 from morebench.tasks.contract import Candidate
@@ -56,7 +57,7 @@ class World:
         table = read_split(paths.split(canary.DATASET, split))
         ids, labels = table["cell_id"].to_numpy(object), table["label"].to_numpy(object)
         if method.spec.truth:
-            labels = self.data(split)[1].cell_type
+            ids, labels = read_shown_truth(paths.truth(canary.DATASET), method.spec.truth)
         if shown is not None:
             labels = np.where(labels == shown, labels, None)
         if method.spec.track == "semi-supervised" or method.spec.truth:

@@ -11,7 +11,7 @@ import typer
 
 from morebench import environments, runner, shards
 from morebench.io.outputs import MODEL_FILE, Status, read_status
-from morebench.io.prepared import read_truth
+from morebench.io.prepared import read_shown_truth
 from morebench.io.splits import read_split
 
 
@@ -49,8 +49,7 @@ def main(
         table = read_split(labels)
         shown = (table["cell_id"].to_numpy(dtype=object), table["label"].to_numpy(dtype=object))
     if truth is not None:
-        known = read_truth(truth)
-        shown = (known["cell_id"].to_numpy(object), known["cell_type"].to_numpy(object))
+        shown = read_shown_truth(truth, method["truth"])
     status = Status(
         dataset, split, method["name"], seed, "failed", attempt=attempt, log=log.as_posix()
     )

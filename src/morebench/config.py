@@ -124,6 +124,7 @@ class Method:
             "name": self.name,
             "entry": self.spec.entry,
             "track": self.spec.track,
+            "truth": self.spec.truth,
             "outputs": list(self.spec.outputs),
             "inductive": self.spec.inductive,
             "packages": list(self.spec.packages),

@@ -402,8 +402,11 @@ def test_the_robustness_configuration_holds_and_leaves_cells_of_every_step(data_
     cells = plan.expected(config)
     assert {c.run.dataset for c in cells} == set(config.datasets)
     noisy = {(c.run.method, c.task) for c in cells if c.run.dataset == "kang_donors__noise02"}
-    labelled = ("more", "scvi", "pca", "more_sup", "scanvi", "logreg", "celltypist", "forest")
-    assert noisy == {(name, "annotation") for name in labelled}
+    labelled = ("more", "scvi", "more_sup", "scanvi", "logreg", "celltypist", "forest")
+    controls = ("pca", "random", "label_oracle", "labels_shuffled", "metric_gamer")
+    assert noisy == {(name, "annotation") for name in (*labelled, *controls)}
+    for name in changes:  # every table has its controls
+        assert {c.run.method for c in cells if c.run.dataset == name} >= set(controls)
     data_file("kang2018_pbmc_ctrl_8donors.h5ad")
     check(config)
     left = {}

@@ -23,6 +23,10 @@ def commands(tmp_path_factory, tiny_config):
         "partial": {}, "lobo": ["batch1"], "unseen": ["batch2"], "newtype": ["type01"],
     }  # fmt: skip
     config["datasets"]["tiny"]["tasks"] = ["integration", "annotation", "open_set", "zero_shot"]
+    config["datasets"]["pairs"] = {
+        "bundled": "pbmc68k_batches", "batch": "batch", "doublets": {"column": "is_doublet"},
+        "tasks": ["doublets"],
+    }  # fmt: skip
     done = Project(tmp_path_factory.mktemp("wiring"), config).snakemake("-n", "-p")
     assert done.returncode == 0, done.stdout
     return [
@@ -60,9 +64,10 @@ def test_methods_are_given_what_they_declare_and_nothing_else(commands):
         # no other word leads to labels
         others = [w for k, w in told.items() if k not in ("--labels", "--truth")]
         assert not [w for w in others if "/splits/" in w or "/truth/" in w], name
-        seen.add((name, split))
-    scored = {n for n, spec in METHODS.items() if spec.outputs != ("doublet_score",)}
-    assert {name for name, _ in seen} == scored  # there is no truth of doublets here
-    assert {split for _, split in seen} == {
+        seen.add((name, dataset, split))
+    assert {name for name, _, _ in seen} == set(METHODS)
+    of_doublets = {n for n, spec in METHODS.items() if "doublet_score" in spec.outputs}
+    assert {name for name, dataset, _ in seen if dataset == "pairs"} == of_doublets
+    assert {split for *_, split in seen} == {
         "all", "partial", "lobo-batch1", "unseen-batch2", "newtype-type01",
     }  # fmt: skip

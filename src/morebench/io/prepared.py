@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 OBS_COLUMNS = ("batch", "donor", "platform", "n_genes", "total_counts", "pct_mt", "pct_ribo")
 VAR_COLUMNS = ("gene_id", "gene", "nearest_gene")
+# What a control is shown of cells whose truth about doublets is known.
+DOUBLET, SINGLET = "doublet", "singlet"
 TRUTH_COLUMNS = (
     "cell_id",
     "original_id",
@@ -192,3 +194,24 @@ def write_truth(path: str | Path, truth: pd.DataFrame) -> None:
 def read_truth(path: str | Path) -> pd.DataFrame:
     """Read the truth table, one row a cell in the dataset's order."""
     return read_parquet(path, TRUTH_COLUMNS)
+
+
+def read_shown_truth(path: str | Path, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return (n,) ids and labels of all cells, as a control that is given the truth sees them.
+
+    Parameters
+    ----------
+    column
+        ``cell_type``, or ``is_doublet``: then the labels are ``DOUBLET`` and ``SINGLET``.
+
+    Returns
+    -------
+    tuple of two (n,) arrays of object
+        None for cells whose truth is not known.
+    """
+    table = read_truth(path)
+    values_n = table[column].to_numpy(object)
+    if column == "is_doublet":
+        values_n = np.where(values_n == 1, DOUBLET, SINGLET).astype(object)
+    values_n[table[column].isna().to_numpy()] = None
+    return table["cell_id"].to_numpy(object), values_n

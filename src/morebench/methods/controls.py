@@ -7,12 +7,16 @@ beside rankings and never ranked.
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from morebench.contract import MethodInput, MethodOutput
 from morebench.errors import ContractError, DataError, listed
 from morebench.methods.pca import first_components
+
+if TYPE_CHECKING:
+    from sklearn.neural_network import MLPClassifier
 
 
 def label_oracle(data: MethodInput, *, seed: int, threads: int, jitter: float) -> MethodOutput:
@@ -37,7 +41,7 @@ def label_oracle(data: MethodInput, *, seed: int, threads: int, jitter: float) -
     MethodOutput
         ``embedding`` (n, types + 1): the last column is that of cells without a label.
     """
-    _, code_n = _codes(data, "label_oracle")
+    _, code_n = codes(data, "label_oracle")
     return MethodOutput(embedding=_at_types(code_n, jitter, np.random.default_rng(seed)))
 
 
@@ -56,12 +60,9 @@ def labels_shuffled(data: MethodInput, *, seed: int, threads: int, jitter: float
     MethodOutput
         ``embedding`` (n, types + 1): the last column is that of cells without a label.
     """
-    _, code_n = _codes(data, "labels_shuffled")
+    _, code_n = codes(data, "labels_shuffled")
     rng = np.random.default_rng(seed)
-    shuffled_n = code_n.copy()
-    for name in np.unique(data.batch):
-        rows = np.flatnonzero(data.batch == name)
-        shuffled_n[rows] = code_n[rng.permutation(rows)]
+    shuffled_n = shuffled_within_batches(data.batch, code_n, np.full(data.n_cells, True), rng)
     return MethodOutput(embedding=_at_types(shuffled_n, jitter, rng))
 
 
@@ -101,31 +102,65 @@ def metric_gamer(
         ``embedding`` (n, n_latent); ``parameters_trained``; ``notes`` with its accuracy on
         the cells that it was taught.
     """
+    model, x_np, facts = taught_network(
+        data, "metric_gamer", n_components, (n_hidden, n_latent), max_iter, seed
+    )
+    z_nd = x_np
+    for weight, bias in zip(model.coefs_[:2], model.intercepts_[:2], strict=True):
+        z_nd = np.maximum(z_nd @ weight + bias, 0)
+    return MethodOutput(embedding=z_nd.astype(np.float32), **facts)
+
+
+def taught_network(
+    data: MethodInput,
+    method: str,
+    n_components: int,
+    widths: tuple[int, ...],
+    max_iter: int,
+    seed: int,
+) -> tuple[MLPClassifier, np.ndarray, dict[str, Any]]:
+    """Return a network taught all labels, (n, p) what it reads, and what an output says of it.
+
+    Its classes are positions among the sorted names of the labels.
+
+    Raises
+    ------
+    DataError
+        There are fewer than two kinds of labels.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
     from sklearn.preprocessing import StandardScaler
 
-    names, code_n = _codes(data, "metric_gamer")
+    names, code_n = codes(data, method)
     if len(names) < 2:
-        raise DataError(f"labels: found 1 type ({listed(names)}); metric_gamer needs 2 or more")
+        raise DataError(f"labels: found 1 type ({listed(names)}); {method} needs 2 or more")
     x_np = StandardScaler().fit_transform(first_components(data, n_components).astype(np.float64))
     taught = code_n >= 0
-    model = MLPClassifier((n_hidden, n_latent), max_iter=max_iter, random_state=seed)
+    model = MLPClassifier(widths, max_iter=max_iter, random_state=seed)
     with warnings.catch_warnings():
         # it need not converge to have learned the labels; how well it did is in the notes
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x_np[taught], code_n[taught])
-    z_nd = x_np
-    for weight, bias in zip(model.coefs_[:2], model.intercepts_[:2], strict=True):
-        z_nd = np.maximum(z_nd @ weight + bias, 0)
-    return MethodOutput(
-        embedding=z_nd.astype(np.float32),
-        parameters_trained=sum(p.size for p in [*model.coefs_, *model.intercepts_]),
-        notes={"accuracy_on_taught": float(model.score(x_np[taught], code_n[taught]))},
-    )
+    facts = {
+        "parameters_trained": sum(p.size for p in [*model.coefs_, *model.intercepts_]),
+        "notes": {"accuracy_on_taught": float(model.score(x_np[taught], code_n[taught]))},
+    }
+    return model, x_np, facts
 
 
-def _codes(data: MethodInput, method: str) -> tuple[np.ndarray, np.ndarray]:
+def shuffled_within_batches(
+    batch_n: np.ndarray, values_n: np.ndarray, chosen_n: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Return (n,) values, those of each batch's chosen cells dealt out anew among them."""
+    shuffled_n = values_n.copy()
+    for name in np.unique(batch_n):
+        rows = np.flatnonzero((batch_n == name) & chosen_n)
+        shuffled_n[rows] = values_n[rng.permutation(rows)]
+    return shuffled_n
+
+
+def codes(data: MethodInput, method: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the types, and (n,) their positions, -1 for cells without a label."""
     if data.labels is None:
         raise ContractError(f"labels: found None; {method} needs the truth")

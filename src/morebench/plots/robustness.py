@@ -55,7 +55,7 @@ _NOTE = (
     "Bars: smallest and largest over seeds and draws; of one value, its 95 % interval over cells.\n"
     "The draws of a titration are counted together. Dashed: not ranked. ×: no value, the table\n"
     "says why. Annotation is of all held-out batches together; embeddings give cells the label of\n"
-    "their nearest labelled cells."
+    "their nearest labelled cells. A control beyond the range of the ranked leaves its panel."
 )
 _WIDTH, _HEIGHT = 2.5, 1.75  # inches of a panel
 
@@ -145,11 +145,13 @@ def _rows(
 def _limits(
     panels: Sequence[tuple[_Measure, pd.DataFrame]],
 ) -> dict[_Measure, tuple[float, float]]:
-    """Return one range a measure, so that its changes can be compared."""
+    """Return one range a measure, so that its changes can be compared: of the ranked, if any."""
     found = {}
     for measure in dict.fromkeys(m for m, _ in panels):
-        frames = [f[["mean", "low", "high"]] for m, f in panels if m == measure]
-        values = np.concatenate([f.to_numpy(dtype=float).ravel() for f in frames])
+        table = pd.concat([f for m, f in panels if m == measure])
+        ranked = (table["track"] != CONTROL) & table["mean"].notna()
+        shown = table[ranked] if ranked.any() else table
+        values = shown[["mean", "low", "high"]].to_numpy(dtype=float).ravel()
         values = values[np.isfinite(values)]
         if not len(values):
             values = np.array([0.0, 1.0])

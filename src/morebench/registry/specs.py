@@ -75,7 +75,8 @@ class MethodSpec:
     all_genes
         Whether the method reads the counts of all genes beside the split's input.
     truth
-        Whether it is given every label of the truth: controls only.
+        Column of the truth that it is given for labels, of every cell, ``cell_type`` or
+        ``is_doublet``: controls only.
     seeded
         A method without randomness runs once, whatever the number of seeds.
     inductive
@@ -106,7 +107,7 @@ class MethodSpec:
     packages: tuple[str, ...] = ()
     environment: str = "core"
     all_genes: bool = False
-    truth: bool = False
+    truth: str = ""
     seeded: bool = True
     inductive: bool = False
     features: bool = False
