@@ -128,7 +128,7 @@ class Canary:
 def differences(one: MethodOutput, two: MethodOutput) -> list[str]:
     """Return the kinds of output in which two runs differ by more than ``TOLERANCE``."""
     found = []
-    for kind in ("embedding", "doublet_score", "expression", "graph", "probabilities"):
+    for kind in ("embedding", "doublet_score", "novelty", "expression", "graph", "probabilities"):
         a, b = getattr(one, kind), getattr(two, kind)
         if a is None and b is None:
             continue

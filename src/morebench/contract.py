@@ -77,6 +77,8 @@ class MethodOutput:
     probabilities : (n, k) DataFrame
         One column a class, rows sum to 1.
     doublet_score : (n,) array
+    novelty : (n,) array
+        The higher, the likelier a cell is of a type that was not shown.
     expression : (n, g) array
     model : dict of arrays
         Weights of the fitted model, for methods that start from it.
@@ -89,6 +91,7 @@ class MethodOutput:
     labels: np.ndarray | None = None
     probabilities: pd.DataFrame | None = None
     doublet_score: np.ndarray | None = None
+    novelty: np.ndarray | None = None
     expression: np.ndarray | None = None
     model: dict[str, np.ndarray] | None = None
     parameters_trained: int = 0

@@ -45,6 +45,7 @@ def whole(**changes):
         "labels": classes[share.argmax(1)],
         "probabilities": pd.DataFrame(share, columns=classes),
         "doublet_score": rng.random(N),
+        "novelty": rng.normal(size=N),
         "expression": rng.random((N, G)),
         "model": {"weight": rng.normal(size=(2, 3)).astype(np.float32), "steps": np.array(4)},
         "parameters_trained": 7,
@@ -83,14 +84,15 @@ def test_what_is_written_is_read(tmp_path):
     np.testing.assert_allclose(found.embedding, whole().embedding)
     np.testing.assert_allclose(found.graph.toarray(), whole().graph.toarray(), rtol=1e-6)
     np.testing.assert_allclose(found.expression, whole().expression, rtol=1e-6)
-    np.testing.assert_allclose(found.doublet_score, whole().doublet_score, rtol=1e-6)
+    for name in ("doublet_score", "novelty"):
+        np.testing.assert_allclose(getattr(found, name), getattr(whole(), name), rtol=1e-6)
     np.testing.assert_allclose(found.probabilities, whole().probabilities, rtol=1e-6)
     assert list(found.probabilities.columns) == ["T", "B", "unknown"]
     assert found.labels.tolist() == whole().labels.tolist()
     assert found.notes == {"epochs": 3, "why": "a fallback"}
     assert (found.parameters_trained, found.parameters_frozen) == (7, 11)
     assert isinstance(found.graph, sp.csr_matrix)
-    for kind in ("embedding", "expression", "doublet_score"):
+    for kind in ("embedding", "expression", "doublet_score", "novelty"):
         assert getattr(found, kind).dtype == np.float32
     assert set(found.model) == {"weight", "steps"} and found.model["steps"] == 4
     np.testing.assert_array_equal(found.model["weight"], whole().model["weight"])
@@ -109,13 +111,13 @@ def test_a_model_that_cannot_be_kept_or_read_is_refused(tmp_path):
 
 
 @given(
-    kind=st.sampled_from(["embedding", "doublet_score", "expression"]),
+    kind=st.sampled_from(["embedding", "doublet_score", "novelty", "expression"]),
     dtype=st.sampled_from(["float16", "float32", "float64", "int8", "uint16", "int64"]),
     order=st.sampled_from("CF"),
 )
 @settings(max_examples=30, deadline=None)
 def test_numbers_of_any_width_are_kept_in_float32(tmp_path_factory, kind, dtype, order):
-    shape = {"embedding": (N, D), "doublet_score": (N,), "expression": (N, G)}[kind]
+    shape = {"embedding": (N, D), "expression": (N, G)}.get(kind, (N,))
     value = np.random.default_rng(1).integers(0, 100, shape).astype(dtype, order=order)
     folder = tmp_path_factory.mktemp("out")
     write(folder, only(kind, value), [kind])
@@ -308,7 +310,7 @@ def test_the_reader_refuses_what_is_missing_or_undeclared(tampered):
     for kind in ("embedding", "expression", "probabilities"):
         folder = tampered(lambda data, kind=kind: data.obsm.pop(kind) is None)
         refused([kind], read, folder)
-    for kind in ("labels", "doublet_score"):
+    for kind in ("labels", "doublet_score", "novelty"):
         folder = tampered(lambda data, kind=kind: data.obs.pop(kind) is None)
         refused([kind], read, folder)
     refused(["graph"], read, tampered(lambda data: data.obsp.pop("graph") is None))
@@ -349,6 +351,7 @@ def test_the_reader_refuses_values_that_the_writer_refuses(tampered):
         ("obs", "labels", labels, f"{N} strings"),
         ("obs", "labels", np.arange(N), f"{N} strings"),
         ("obs", "doublet_score", np.full(N, np.nan), "not finite"),
+        ("obs", "novelty", np.full(N, np.inf), "not finite"),
         ("obs", "doublet_score", [f"s{i}" for i in range(N)], "numbers"),
     ):
         refused([word], read, tampered(put(place, name, value)))

@@ -132,6 +132,9 @@ def test_annotate_adds_types_and_probabilities(made, cells, tmp_path):
     assert list(found.uns["more_classes"]) == ["B", "T"]
     np.testing.assert_allclose(p_nk.sum(1), 1)
     np.testing.assert_allclose(found.obs["more_probability"], p_nk.max(1))
+    wanted = MoRE.load(made / "labelled", device="cpu").annotate(anndata.read_h5ad(cells)).novelty
+    np.testing.assert_allclose(found.obs["more_novelty"], wanted, rtol=1e-5)
+    assert wanted[~hidden].std() == pytest.approx(1, abs=0.01)  # in units of the cells shown
     named = found.uns["more_classes"][p_nk.argmax(1)]
     assert (found.obs["more_label"].astype(str) == named).all()
 
@@ -139,7 +142,9 @@ def test_annotate_adds_types_and_probabilities(made, cells, tmp_path):
 def test_annotate_writes_a_table(made, cells, tmp_path):
     ok("annotate", cells, "--model", made / "labelled", "--output", tmp_path / "types.tsv")
     found = read_tsv(tmp_path / "types.tsv")
-    assert list(found) == ["cell_id", "more_label", "more_probability", "p_B", "p_T"]
+    assert list(found) == [
+        "cell_id", "more_label", "more_probability", "more_novelty", "p_B", "p_T",
+    ]  # fmt: skip
     np.testing.assert_allclose(found["p_B"] + found["p_T"], 1, atol=1e-5)
     wanted = MoRE.load(made / "labelled", device="cpu").annotate(anndata.read_h5ad(cells))
     assert list(found["more_label"]) == list(wanted.labels)

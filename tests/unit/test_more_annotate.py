@@ -22,7 +22,7 @@ from morebench.models.more.calibrate import (
     temper,
 )
 from morebench.models.more.classifier import HeadInputs, class_weights, fit_head
-from morebench.models.more.novelty import Reference, distances
+from morebench.models.more.novelty import LEAST_SHARE, Profiles, Reference, distances
 from morebench.models.more.propagate import (
     Markers,
     majority_vote,
@@ -51,7 +51,7 @@ def fitted():
     x, z, y, batch, genes = blobs()
     labels = np.where(batch == "b2", -1, y)
     names = np.array(["a", "b", "c"])
-    return Annotator.fit(x, z, labels, names, batch, log_ng=genes), blobs(), labels
+    return Annotator.fit(x, z, labels, names, batch, log_ng=genes, counts_ng=genes), blobs(), labels
 
 
 # --- what the head sees, and the head ---------------------------------------------------
@@ -358,6 +358,63 @@ def test_only_a_cell_that_is_far_in_both_spaces_is_new():
 # --- the annotator ----------------------------------------------------------------------
 
 
+def planted_counts(n=600, g=80, new=0.25, seed=0):
+    """Multinomial counts of three types of any total, the last one never shown."""
+    rng = np.random.default_rng(seed)
+    y = rng.choice(3, n, p=[0.5, 0.5 - new, new])
+    q_kg = rng.dirichlet(np.ones(g), 3)
+    total = rng.lognormal(6, 0.8, n).astype(int)
+    counts = np.array([rng.multinomial(t, q_kg[k]) for t, k in zip(total, y, strict=True)])
+    return sp.csr_matrix(counts, dtype=np.float32), y, np.where(y == 2, -1, y), total
+
+
+def test_the_misfit_is_twice_the_log_likelihood_ratio_to_the_best_profile():
+    from scipy.stats import multinomial
+
+    x, _, labels, total = planted_counts()
+    found = Profiles.fit(x, labels, 2)
+    dense = x.toarray().astype(int)
+    shares = dense / total[:, None]
+    for k in range(2):
+        mean = shares[labels == k].mean(0) + LEAST_SHARE
+        np.testing.assert_allclose(np.exp(found.log_kg[k]), mean / mean.sum(), rtol=1e-5)
+    q_kg = np.exp(found.log_kg.astype(float))
+    q_kg /= q_kg.sum(1, keepdims=True)  # scipy asks for sums of 1 beyond float32
+    misfit = [
+        2 * min(multinomial.logpmf(c, t, c / t) - multinomial.logpmf(c, t, q) for q in q_kg)
+        for c, t in zip(dense, total, strict=True)
+    ]
+    fit, log_total = labels >= 0, np.log(total)
+    trend = np.polyfit(log_total[fit], np.log(misfit)[fit], 2)
+    apart = np.log(misfit) - np.polyval(trend, np.clip(log_total, *found.span))
+    np.testing.assert_allclose(found.novelty(x), apart / apart[fit].std(), atol=2e-3)
+
+
+def test_types_never_shown_are_newer_and_the_total_says_nothing():
+    from scipy.stats import spearmanr
+    from sklearn.metrics import roc_auc_score
+
+    x, y, labels, total = planted_counts()
+    novelty = Profiles.fit(x, labels, 2).novelty(x)
+    assert roc_auc_score(y == 2, novelty) > 0.95
+    shown = labels >= 0
+    assert abs(spearmanr(novelty[shown], total[shown])[0]) < 0.1
+    assert novelty[shown].mean() == pytest.approx(0, abs=1e-6)
+    assert novelty[shown].std() == pytest.approx(1)
+
+
+def test_cells_without_counts_and_totals_all_alike_have_a_novelty_too():
+    x, _, labels, _ = planted_counts()
+    found = Profiles.fit(x, labels, 2)
+    assert found.novelty(sp.csr_matrix((2, 80))).tolist() == [0, 0]
+    few = sp.csr_matrix(np.eye(4, 80)[[0, 1, 2, 0]])
+    alike = Profiles.fit(few, np.array([0, 0, 1, -1]), 2)
+    assert np.isfinite(alike.novelty(few)).all() and alike.trend[1:].tolist() == [0, 0]
+    empty = sp.csr_matrix(np.vstack([x.toarray()[:40], np.zeros(80)]))  # shown, without counts
+    with_empty = Profiles.fit(empty, np.append(labels[:40], 0), 2)
+    np.testing.assert_array_equal(with_empty.log_kg, Profiles.fit(x[:40], labels[:40], 2).log_kg)
+
+
 def test_hidden_cells_get_their_type_and_rows_sum_to_one(fitted):
     annotator, (x, z, y, _, genes), labels = fitted
     found = annotator.predict(x, z, log_ng=genes)
@@ -440,9 +497,11 @@ def test_a_saved_annotator_answers_as_before(fitted, tmp_path):
     save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, tmp_path / "a.safetensors")
     content = json.loads(json.dumps(content, allow_nan=False))
     again = Annotator.from_state(load_file(tmp_path / "a.safetensors"), content)
-    one, two = annotator.predict(x, z, log_ng=genes), again.predict(x, z, log_ng=genes)
+    one, two = (a.predict(x, z, log_ng=genes, counts_ng=genes) for a in (annotator, again))
     np.testing.assert_array_equal(one.probabilities, two.probabilities)
     np.testing.assert_array_equal(one.labels, two.labels)
+    np.testing.assert_array_equal(one.novelty, two.novelty)
+    assert one.novelty.any() and not annotator.predict(x, z, log_ng=genes).novelty.any()
     assert one.notes == two.notes and again.settings == annotator.settings
 
 

@@ -162,7 +162,7 @@ def test_a_cut_json_is_refused(saved, tmp_path, cut):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("format", 9, "format 9; valid: 3"),
+        ("format", 9, "format 9; valid: 4"),
         ("scales", None, "lacks 'scales'"),
         ("names", None, "lacks 'names'"),
     ],

@@ -57,6 +57,20 @@ def test_cells_called_unknown_come_first():
     assert run(labels)[0].value == 0.0
 
 
+def test_a_novelty_of_its_own_stands_for_all_else():
+    novelty = RNG.normal(size=N) + (TYPES == "new")
+    frame, scored = pd.DataFrame(P, columns=["a", "b"]), data().scored
+    output = MethodOutput(np.zeros((N, 2)), labels=np.full(N, "unknown"), probabilities=frame)
+    output.novelty = novelty
+    found = {s.metric: s.value for s in score(output)}
+    new = TYPES[scored] == "new"
+    assert found["unknown_auroc"] == pytest.approx(roc_auc_score(new, novelty[scored]))
+    assert found["unknown_auprc"] == pytest.approx(average_precision_score(new, novelty[scored]))
+    output.novelty = novelty[1:]
+    for s in score(output):
+        assert s.status == "failed" and f"novelty of {N - 1} cells; valid: {N}" in s.reason
+
+
 def test_no_new_type_among_the_scored_is_not_applicable():
     shown = SHOWN.copy()
     shown[2] = "new"
@@ -101,7 +115,7 @@ def test_what_failed_or_lacks_both_is_typed():
         (MethodOutput(probabilities=pd.DataFrame(P[:5])), "probabilities of 5 cells; valid: 120"),
         (MethodOutput(embedding=Z[:5]), "embedding: found 5 rows; valid: 120"),
         (MethodOutput(embedding=np.where(Z > 2, np.nan, Z)), "NaN"),
-        (MethodOutput(), "neither probabilities nor an embedding"),
+        (MethodOutput(), "no novelty, probabilities or embedding"),
     ):
         found = score(output)
         assert len(found) == 2

@@ -141,18 +141,20 @@ def write_annotation(cells: Any, found: Annotation, output: Path) -> None:
     """Write types of the cells.
 
     ``obs['more_label']``, ``obs['more_probability']`` (of the likeliest class, also where the
-    label is ``unknown``), ``obsm['more_probabilities']`` in the order of
-    ``uns['more_classes']``; or a table with one column ``p_<class>`` a class.
+    label is ``unknown``), ``obs['more_novelty']``, ``obsm['more_probabilities']`` in the
+    order of ``uns['more_classes']``; or a table with one column ``p_<class>`` a class.
     """
     best_n = found.probabilities.max(axis=1)
     if output.suffix in TABLES:
         frame = pd.DataFrame(found.probabilities, columns=[f"p_{c}" for c in found.classes])
         frame.insert(0, "more_label", found.labels)
         frame.insert(1, "more_probability", best_n)
+        frame.insert(2, "more_novelty", found.novelty)
         _write_table(cells, frame, output)
     else:
         cells.obs["more_label"] = pd.Categorical(found.labels)
         cells.obs["more_probability"] = best_n
+        cells.obs["more_novelty"] = found.novelty
         cells.obsm["more_probabilities"] = found.probabilities
         cells.uns["more_classes"] = np.asarray(found.classes, dtype=object)
         _write_cells(cells, output)

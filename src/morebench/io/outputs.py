@@ -144,8 +144,9 @@ def check_output(
         output.embedding = _dense("embedding", output.embedding, (n_cells, None), where)
         if output.embedding.shape[1] == 0:
             raise ContractError(f"{where}: embedding has no dimension")
-    if output.doublet_score is not None:
-        output.doublet_score = _dense("doublet_score", output.doublet_score, (n_cells,), where)
+    for name in ("doublet_score", "novelty"):
+        if getattr(output, name) is not None:
+            setattr(output, name, _dense(name, getattr(output, name), (n_cells,), where))
     if output.expression is not None:
         output.expression = _dense("expression", output.expression, (n_cells, n_genes), where)
     if output.graph is not None:
@@ -191,8 +192,9 @@ def write_output(
         data.obsp["graph"] = output.graph
     if output.labels is not None:
         data.obs["labels"] = pd.Categorical(np.asarray(output.labels, dtype=str))
-    if output.doublet_score is not None:
-        data.obs["doublet_score"] = output.doublet_score
+    for name in ("doublet_score", "novelty"):
+        if getattr(output, name) is not None:
+            data.obs[name] = getattr(output, name)
     if output.probabilities is not None:
         data.obsm["probabilities"] = output.probabilities.to_numpy(dtype=np.float32)
         data.uns["classes"] = np.asarray(output.probabilities.columns.astype(str))
@@ -243,7 +245,7 @@ def read_output(
             f"{path}: cells are {what}: row {at} is {found[at]}, expected {cell_ids[at]}"
         )
     for kind, present, allowed in (
-        ("obs", data.obs, {"labels", "doublet_score"}),
+        ("obs", data.obs, {"labels", "doublet_score", "novelty"}),
         ("obsm", data.obsm, {"embedding", "expression", "probabilities"}),
         ("obsp", data.obsp, {"graph"}),
         ("uns", data.uns, {"classes", "notes", "parameters"}),
@@ -260,14 +262,14 @@ def read_output(
             raise ContractError(f"{path}: {len(classes)} classes for probabilities {values.shape}")
         probabilities = pd.DataFrame(values, index=found, columns=classes)
     labels = data.obs["labels"].to_numpy(dtype=object) if "labels" in data.obs else None
-    score = data.obs["doublet_score"].to_numpy() if "doublet_score" in data.obs else None
+    one_each = {k: data.obs[k].to_numpy() for k in ("doublet_score", "novelty") if k in data.obs}
     weights = path.with_name(MODEL_FILE)
     output = MethodOutput(
         embedding=data.obsm.get("embedding"),
         graph=data.obsp.get("graph"),
         labels=labels,
         probabilities=probabilities,
-        doublet_score=score,
+        **one_each,
         expression=data.obsm.get("expression"),
         parameters_trained=int(data.uns["parameters"][0]),
         parameters_frozen=int(data.uns["parameters"][1]),

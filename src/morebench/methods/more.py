@@ -63,8 +63,8 @@ def run_supervised(data: MethodInput, *, seed: int, threads: int, **settings: An
     Returns
     -------
     MethodOutput
-        ``embedding``, ``labels`` (a class shown, or ``unknown``), ``probabilities``, and
-        ``model`` where it was fitted.
+        ``embedding``, ``labels`` (a class shown, or ``unknown``), ``probabilities``,
+        ``novelty``, and ``model`` where it was fitted.
 
     Raises
     ------
@@ -81,6 +81,7 @@ def run_supervised(data: MethodInput, *, seed: int, threads: int, **settings: An
         model=_kept(model, data),
         labels=np.asarray(found.labels, dtype=object),
         probabilities=pd.DataFrame(found.probabilities, columns=list(found.classes)),
+        novelty=found.novelty,
         parameters_trained=model.parameters_trained,
         parameters_frozen=notes.pop("parameters_frozen"),
         notes=notes,

@@ -82,7 +82,7 @@ MORE = (
         "MoRE, semi-supervised",
         "morebench.methods.more:run_supervised",
         "semi-supervised",
-        ("embedding", "labels", "probabilities", "model"),
+        ("embedding", "labels", "probabilities", "novelty", "model"),
         "this project, docs/methods/more.md",
         "BSD-3-Clause",
         frozen(**MORE_SETTINGS, **_ANNOTATION),

@@ -14,6 +14,7 @@ OUTPUT_KINDS = (
     "labels",
     "probabilities",
     "doublet_score",
+    "novelty",
     "expression",
     "model",
 )

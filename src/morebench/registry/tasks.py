@@ -30,7 +30,7 @@ TASKS: Mapping[str, TaskSpec] = by_name(
         "Open set",
         "morebench.tasks.open_set:score",
         ("newtype",),
-        ("probabilities", "embedding"),
+        ("novelty", "probabilities", "embedding"),
         "unknown_auroc",
         ("trusted_labels",),
     ),

@@ -23,23 +23,27 @@ _METRICS = {"unknown_auroc": ranking.auroc, "unknown_auprc": ranking.auprc}
 def novelty(c: Candidate, data: TaskData) -> np.ndarray:
     """Return (n,) how new a cell looks to a method.
 
-    With probabilities: 1 less the largest, and 1 more if ``unknown``, so that cells that the
-    method itself calls unknown stand before all others. Without: the mean distance in the
-    embedding to the nearest shown cells (``transfer.py``).
+    Its own ``novelty``, where it has one. Else with probabilities: 1 less the largest, and 1
+    more if ``unknown``, so that cells that the method itself calls unknown stand before all
+    others. Else the mean distance in the embedding to the nearest shown cells
+    (``transfer.py``).
 
     Raises
     ------
     ValueError
-        There is neither, or not of the dataset's cells.
+        There is none of these, or not of the dataset's cells.
     """
     output = c.output or MethodOutput()
+    for name in ("novelty", "probabilities"):
+        found = getattr(output, name)
+        if found is not None and len(found) != len(data.batch):
+            raise ValueError(f"{name} of {len(found)} cells; valid: {len(data.batch)}")
+    if output.novelty is not None:
+        return np.asarray(output.novelty, dtype=float)
     if output.probabilities is None:
         if output.embedding is None:
-            raise ValueError("found neither probabilities nor an embedding; valid: one of them")
+            raise ValueError("found no novelty, probabilities or embedding; valid: one of them")
         return distance_to_shown(output.embedding, data)
-    n = len(output.probabilities)
-    if n != len(data.batch):
-        raise ValueError(f"probabilities of {n} cells; valid: {len(data.batch)}")
     doubt_n = 1 - output.probabilities.to_numpy(dtype=float).max(axis=1)
     if output.labels is None:
         return doubt_n

@@ -20,7 +20,7 @@ from morebench.models.more.classifier import (
     check_labels,
     fit_head,
 )
-from morebench.models.more.novelty import Reference
+from morebench.models.more.novelty import Profiles, Reference
 from morebench.models.more.propagate import (
     Markers,
     majority_vote,
@@ -45,6 +45,9 @@ class Annotation:
         In the order of ``classes``; rows sum to 1, also those of unknown cells.
     classes : (k,) array of str
     unknown : (n,) array of bool
+    novelty : (n,) array
+        How ill the cell's counts fit every class, in standard deviations of shown cells: the
+        more, the likelier it is of a type never shown. 0 where there are no counts to tell.
     notes
         What happened: cells decided again, rounds, cells voted over.
     """
@@ -53,6 +56,7 @@ class Annotation:
     probabilities: np.ndarray
     classes: np.ndarray
     unknown: np.ndarray
+    novelty: np.ndarray
     notes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -75,6 +79,7 @@ class Annotator:
     temperature: float
     reference: Reference
     markers: Markers | None
+    profiles: Profiles | None
     notes: dict[str, Any]
 
     @classmethod
@@ -87,6 +92,7 @@ class Annotator:
         batch: np.ndarray,
         *,
         log_ng: Any = None,
+        counts_ng: Any = None,
         settings: AnnotateSettings | None = None,
         seed: int = 0,
     ) -> Annotator:
@@ -104,6 +110,8 @@ class Annotator:
         batch : (n,) array
         log_ng : (n, g) array or sparse matrix, optional
             Log-normalised expression, for marker genes; without it there are none.
+        counts_ng : (n, g) sparse matrix, optional
+            Raw counts, for the novelty of cells; without them it is 0.
         settings
             Default: ``AnnotateSettings()``.
         seed
@@ -135,6 +143,7 @@ class Annotator:
         reference = Reference.fit(
             x_np[kept], np.asarray(z_nd)[kept], labels[kept], fold, settings.usual_share
         )
+        profiles = None if counts_ng is None else Profiles.fit(counts_ng, labels, k)
         temperature = temperature if settings.calibrate else 1.0
         notes = {
             "n_fitted": len(shown),
@@ -143,7 +152,9 @@ class Annotator:
             "cross_fitted_log_loss": {str(s): v for s, v in losses.items()},
             "converged": head.converged,
         }
-        return cls(settings, classes, inputs, head, temperature, reference, markers, notes)
+        return cls(
+            settings, classes, inputs, head, temperature, reference, markers, profiles, notes
+        )
 
     def predict(
         self,
@@ -152,13 +163,14 @@ class Annotator:
         batch: np.ndarray | None = None,
         *,
         log_ng: Any = None,
+        counts_ng: Any = None,
         seed: int = 0,
     ) -> Annotation:
         """Annotate cells, also such as were not in the fit.
 
         Parameters
         ----------
-        expression_np, z_nd, log_ng
+        expression_np, z_nd, log_ng, counts_ng
             As in ``fit``.
         batch
             Not used: neighbours and clusters are sought among all cells given.
@@ -184,7 +196,10 @@ class Annotator:
         )
         labels = np.where(unknown, UNKNOWN, self.classes[p_nk.argmax(axis=1)])
         notes["n_unknown"] = int(unknown.sum())
-        return Annotation(labels, p_nk, self.classes, unknown, notes)
+        novelty_n = np.zeros(len(labels))
+        if self.profiles is not None and counts_ng is not None:
+            novelty_n = self.profiles.novelty(counts_ng)
+        return Annotation(labels, p_nk, self.classes, unknown, novelty_n, notes)
 
     def _neighbours(self, x_np: np.ndarray, z_nd: np.ndarray, rows: np.ndarray) -> np.ndarray:
         if self.settings.neighbour_space == "expression":
@@ -221,6 +236,8 @@ class Annotator:
         arrays |= {"head.coef": self.head.coef, "head.intercept": self.head.intercept}
         if self.markers is not None:
             arrays |= {f"markers.{k}": v for k, v in vars(self.markers).items()}
+        if self.profiles is not None:
+            arrays |= {f"profiles.{k}": v for k, v in vars(self.profiles).items()}
         return arrays, {
             "settings": asdict(self.settings),
             "classes": [str(c) for c in self.classes],
@@ -232,7 +249,7 @@ class Annotator:
     def from_state(cls, arrays: Mapping[str, np.ndarray], content: Mapping[str, Any]) -> Annotator:
         """Return the annotator that ``to_state`` took apart."""
         settings = content["settings"] | {"strengths": tuple(content["settings"]["strengths"])}
-        markers = _below(arrays, "markers.")
+        markers, profiles = _below(arrays, "markers."), _below(arrays, "profiles.")
         return cls(
             AnnotateSettings(**settings),
             np.array(content["classes"], dtype=str),
@@ -241,6 +258,7 @@ class Annotator:
             content["temperature"],
             Reference(**_below(arrays, "reference.")),
             Markers(**markers) if markers else None,
+            Profiles(**profiles) if profiles else None,
             dict(content["notes"]),
         )
 

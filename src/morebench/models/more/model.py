@@ -177,7 +177,8 @@ class MoRE:
                 z_nd = model._embed(cells, inputs)[0]
                 model.annotator = Annotator.fit(
                     model._expression(inputs), z_nd, label_n, classes, cells.batch,
-                    log_ng=model._logs(cells), settings=annotation, seed=seed,
+                    log_ng=model._logs(cells), counts_ng=model._counts(cells),
+                    settings=annotation, seed=seed,
                 )  # fmt: skip
         return model
 
@@ -219,8 +220,9 @@ class MoRE:
         inputs = self._inputs(cells, features)
         z_nd = self._embed(cells, inputs)[0]
         return self.annotator.predict(
-            self._expression(inputs), z_nd, cells.batch, log_ng=self._logs(cells), seed=self.seed
-        )
+            self._expression(inputs), z_nd, cells.batch, log_ng=self._logs(cells),
+            counts_ng=self._counts(cells), seed=self.seed,
+        )  # fmt: skip
 
     def denoise(
         self, data: Any, modality: str = "rna", *, features: Features | None = None
@@ -337,13 +339,15 @@ class MoRE:
         kept = [b for b in inputs.branches if b.kind == "expression"]
         return np.concatenate([inputs.x_np[:, b.start : b.stop] for b in kept], axis=1)
 
-    def _logs(self, cells: Cells) -> Any:
-        """Return normalised values of the first modality, which marker genes are sought in.
-
-        None where the cells do not have that modality.
-        """
+    def _counts(self, cells: Cells) -> Any:
+        """Return raw counts of the first modality, or None where the cells do not have it."""
         name = next(iter(self.names))
-        if name not in cells.modalities:
+        return cells.modalities[name].counts_ng if name in cells.modalities else None
+
+    def _logs(self, cells: Cells) -> Any:
+        """Return normalised values of the first modality, which marker genes are sought in."""
+        name, counts_ng = next(iter(self.names)), self._counts(cells)
+        if counts_ng is None:
             return None
         frequency_g = self.transforms.expression[name].frequency_g
-        return normalise(cells.modalities[name].counts_ng, name, frequency_g).astype(np.float32)
+        return normalise(counts_ng, name, frequency_g).astype(np.float32)

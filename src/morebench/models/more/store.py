@@ -18,7 +18,7 @@ from morebench.models.more.network import BranchSpec, Network
 from morebench.models.more.settings import Settings
 from morebench.models.more.tokens import Background
 
-FORMAT = 3
+FORMAT = 4
 JSON_FILE, ARRAYS_FILE = "model.json", "model.safetensors"
 _KEYS = (
     "settings", "modalities", "names", "batches", "classes", "branches", "scales",
