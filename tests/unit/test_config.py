@@ -226,7 +226,7 @@ def test_the_schema_is_that_of_the_models():
     assert script.FILE.read_text() == json.dumps(script.schema(), indent=2, sort_keys=True) + "\n"
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "real.yaml", "paper.yaml", "robustness.yaml"])
+@pytest.mark.parametrize("name", sorted(p.name for p in CONFIG.glob("*.yaml")))
 def test_the_schema_accepts_what_the_models_accept(name):
     schema = json.loads(_schema_script().FILE.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
