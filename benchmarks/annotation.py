@@ -28,6 +28,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "refinement without markers": {"markers": False},
     "refinement with clusters": {"clusters": True},
     "with majority voting": {"vote": True},
+    "without the nearest cells": {"w_embedding": 0.0},
+    "nearest cells at the classifier's weight": {"w_embedding": 1.0},
     "head sees the embedding": {"use_embedding": True},
     "no whitened components": {"whitened": 0},
     "never unknown": {"unknown": 0.0, "usual_share": 1.0},
@@ -66,9 +68,12 @@ def answers(results: Path, dataset: str, batch: str) -> tuple[np.ndarray, dict[s
     for name, change in VARIANTS.items():
         annotator = Annotator.fit(
             x_np, z_nd, label_n, classes, cells.batch,
-            log_ng=model._logs(cells), settings=replace(AnnotateSettings(), **change),
+            log_ng=model._logs(cells), counts_ng=model._counts(cells),
+            settings=replace(AnnotateSettings(), **change),
         )  # fmt: skip
-        told = annotator.predict(x_np, z_nd, cells.batch, log_ng=model._logs(cells))
+        told = annotator.predict(
+            x_np, z_nd, cells.batch, log_ng=model._logs(cells), counts_ng=model._counts(cells)
+        )
         code_n = np.array([np.flatnonzero(classes == t)[0] if t in classes else -1 for t in truth])
         found[name] = told.labels[usable], told.probabilities[usable], code_n
     return truth, found

@@ -96,8 +96,8 @@ def test_an_edit_changes_its_importers_transitively_and_nobody_else(copy, name):
 def test_concrete_importers_of_one_method(copy):
     found = changed(copy, "morebench.methods.pca", "\nADDED = 1\n")
     importers = (
-        "pca", "harmony", "logreg", "celltypist", "bbknn", "controls", "scrublet_harmony",
-        "spaces", "forest", "concord",
+        "pca", "harmony", "logreg", "celltypist", "bbknn", "controls", "doublet_controls",
+        "scrublet_harmony", "spaces", "forest", "concord",
     )  # fmt: skip
     assert found == {f"morebench.methods.{name}" for name in importers}
 

@@ -22,12 +22,14 @@ from morebench.models.more.calibrate import (
     temper,
 )
 from morebench.models.more.classifier import HeadInputs, class_weights, fit_head
-from morebench.models.more.novelty import LEAST_SHARE, Profiles, Reference, distances
+from morebench.models.more.novelty import LEAST_CELLS, LEAST_SHARE, Profiles
 from morebench.models.more.propagate import (
     Markers,
+    label_shares,
     majority_vote,
     neighbours,
     over_clusters,
+    pooled,
     refine,
 )
 
@@ -337,25 +339,7 @@ def test_over_clusters_are_many_and_seeded():
 # --- novelty ----------------------------------------------------------------------------
 
 
-def test_distances_are_one_minus_the_mean_cosine_of_the_five_nearest():
-    reference = np.eye(3)[[0] * 4 + [1] * 4]
-    got = distances(np.array([[2.0, 0, 0], [0, 0, 1.0]]), reference)
-    np.testing.assert_allclose(got, [1 - 4 / 5, 1], atol=1e-6)
-
-
-def test_only_a_cell_that_is_far_in_both_spaces_is_new():
-    rng = np.random.default_rng(0)
-    x = np.c_[5 + rng.normal(size=(60, 1)), rng.normal(size=(60, 3))]
-    z = np.c_[rng.normal(size=(60, 3)), 5 + rng.normal(size=(60, 1))]
-    y = np.zeros(60, dtype=int)
-    reference = Reference.fit(x, z, y, np.arange(60) % 3, 0.95)
-    far_x, far_z = np.array([[-9.0, 0, 0, 0]]), np.array([[0, 0, 0, -9.0]])
-    assert reference.is_new(far_x, far_z).all()
-    assert not reference.is_new(far_x, z[:1]).any() and not reference.is_new(x[:1], far_z).any()
-    assert not Reference.fit(x, z, y, np.arange(60) % 3, 1.0).is_new(far_x, far_z).any()
-
-
-# --- the annotator ----------------------------------------------------------------------
+KNOWN = np.full(600, -1)  # every batch has shown cells
 
 
 def planted_counts(n=600, g=80, new=0.25, seed=0):
@@ -372,7 +356,7 @@ def test_the_misfit_is_twice_the_log_likelihood_ratio_to_the_best_profile():
     from scipy.stats import multinomial
 
     x, _, labels, total = planted_counts()
-    found = Profiles.fit(x, labels, 2)
+    found = Profiles.fit(x, labels, 2, 0.99)
     dense = x.toarray().astype(int)
     shares = dense / total[:, None]
     for k in range(2):
@@ -387,7 +371,10 @@ def test_the_misfit_is_twice_the_log_likelihood_ratio_to_the_best_profile():
     fit, log_total = labels >= 0, np.log(total)
     trend = np.polyfit(log_total[fit], np.log(misfit)[fit], 2)
     apart = np.log(misfit) - np.polyval(trend, np.clip(log_total, *found.span))
-    np.testing.assert_allclose(found.novelty(x), apart / apart[fit].std(), atol=2e-3)
+    wanted = apart / apart[fit].std()
+    np.testing.assert_allclose(found.novelty(x, KNOWN), wanted, atol=2e-3)
+    np.testing.assert_allclose(found.usual[0], np.median(wanted[fit]), atol=2e-3)
+    np.testing.assert_allclose(found.usual[2], np.quantile(wanted[fit], 0.99), atol=2e-3)
 
 
 def test_types_never_shown_are_newer_and_the_total_says_nothing():
@@ -395,24 +382,55 @@ def test_types_never_shown_are_newer_and_the_total_says_nothing():
     from sklearn.metrics import roc_auc_score
 
     x, y, labels, total = planted_counts()
-    novelty = Profiles.fit(x, labels, 2).novelty(x)
+    profiles = Profiles.fit(x, labels, 2, 0.95)
+    novelty = profiles.novelty(x, KNOWN)
     assert roc_auc_score(y == 2, novelty) > 0.95
     shown = labels >= 0
     assert abs(spearmanr(novelty[shown], total[shown])[0]) < 0.1
     assert novelty[shown].mean() == pytest.approx(0, abs=1e-6)
     assert novelty[shown].std() == pytest.approx(1)
+    assert profiles.is_new(novelty)[shown].mean() == pytest.approx(0.05, abs=0.005)
+    assert profiles.is_new(novelty)[~shown].mean() > 0.8
+    assert not Profiles.fit(x, labels, 2, 1.0).is_new(novelty).any()
+
+
+def test_a_batch_without_shown_cells_is_measured_against_itself():
+    from scipy.stats import median_abs_deviation
+
+    x, y, labels, _ = planted_counts()
+    profiles = Profiles.fit(x, labels, 2, 0.99)
+    known = profiles.novelty(x, KNOWN)
+    shown = labels >= 0
+    # a batch whose cells all fit ill: half of the genes count twice
+    other = sp.csr_matrix(x.toarray() * np.where(np.arange(80) % 2, 2, 1))
+    strange = np.where(np.arange(600) < 300, 4, -1)
+    moved, raw = profiles.novelty(other, strange), profiles.novelty(other, KNOWN)
+    np.testing.assert_array_equal(moved[300:], raw[300:])
+    own = moved[:300]
+    assert np.median(own) == pytest.approx(np.median(known[shown]))
+    spread = median_abs_deviation(known[shown])
+    assert median_abs_deviation(own) == pytest.approx(spread)
+    np.testing.assert_array_equal(np.argsort(own), np.argsort(raw[:300]))
+    assert profiles.is_new(raw)[:300][y[:300] < 2].mean() > 0.5  # the whole batch, were it not so
+    assert profiles.is_new(own)[y[:300] < 2].mean() < 0.05
+    few = np.where(np.arange(600) < LEAST_CELLS - 1, 4, -1)
+    np.testing.assert_array_equal(profiles.novelty(other, few), raw)
 
 
 def test_cells_without_counts_and_totals_all_alike_have_a_novelty_too():
     x, _, labels, _ = planted_counts()
-    found = Profiles.fit(x, labels, 2)
-    assert found.novelty(sp.csr_matrix((2, 80))).tolist() == [0, 0]
+    found = Profiles.fit(x, labels, 2, 0.99)
+    assert found.novelty(sp.csr_matrix((40, 80)), np.zeros(40, int)).tolist() == [0] * 40
     few = sp.csr_matrix(np.eye(4, 80)[[0, 1, 2, 0]])
-    alike = Profiles.fit(few, np.array([0, 0, 1, -1]), 2)
-    assert np.isfinite(alike.novelty(few)).all() and alike.trend[1:].tolist() == [0, 0]
+    alike = Profiles.fit(few, np.array([0, 0, 1, -1]), 2, 0.99)
+    assert np.isfinite(alike.novelty(few, KNOWN[:4])).all() and alike.trend[1:].tolist() == [0, 0]
     empty = sp.csr_matrix(np.vstack([x.toarray()[:40], np.zeros(80)]))  # shown, without counts
-    with_empty = Profiles.fit(empty, np.append(labels[:40], 0), 2)
-    np.testing.assert_array_equal(with_empty.log_kg, Profiles.fit(x[:40], labels[:40], 2).log_kg)
+    with_empty = Profiles.fit(empty, np.append(labels[:40], 0), 2, 0.99)
+    without = Profiles.fit(x[:40], labels[:40], 2, 0.99)
+    np.testing.assert_array_equal(with_empty.log_kg, without.log_kg)
+
+
+# --- the annotator ----------------------------------------------------------------------
 
 
 def test_hidden_cells_get_their_type_and_rows_sum_to_one(fitted):
@@ -457,7 +475,8 @@ def test_every_switch_changes_the_answer_or_its_notes():
     base = run()
     assert base.notes["n_uncertain"] > 5 and "rounds" in base.notes
     switches = (
-        {"use_embedding": True}, {"calibrate": False}, {"refine": False}, {"markers": False},
+        {"use_embedding": True}, {"w_embedding": 0.0}, {"calibrate": False}, {"refine": False},
+        {"markers": False},
         {"clusters": True}, {"neighbour_space": "embedding"}, {"whitened": 0},
         {"weight_power": 0.0}, {"strengths": (0.01,)}, {"vote": True, "vote_share": 0.6},
     )  # fmt: skip
@@ -478,15 +497,47 @@ def test_unknown_is_where_no_class_is_credible_and_can_be_switched_off():
         assert found.unknown.any() == (level > 0)
 
 
-def test_a_type_that_the_reference_lacks_is_unknown():
-    x, z, y, batch, _ = blobs(apart=20.0)
+def test_a_type_that_the_reference_lacks_is_unknown_by_its_counts():
+    x, z, y, batch, genes = blobs(apart=20.0)
+    counts = np.random.default_rng(1).poisson(20 * genes + 2)
     there = y != 2
     made = Annotator.fit(
-        x[there], z[there], y[there], np.array(["a", "b"]), batch[there], settings=QUICK
-    )
-    found = made.predict(x, z)
+        x[there], z[there], y[there], np.array(["a", "b"]), batch[there],
+        counts_ng=counts[there], settings=QUICK,
+    )  # fmt: skip
+    found = made.predict(x, z, batch, counts_ng=counts)
     assert found.unknown[~there].mean() > 0.9
     assert found.unknown[there].mean() < 0.05
+    assert not made.predict(x, z, batch).unknown.any()  # sure of them, and nothing says more
+    far = made.predict(x, z, np.where(batch == "b2", "other", batch), counts_ng=counts)
+    own = batch == "b2"
+    np.testing.assert_array_equal(far.novelty[~own], found.novelty[~own])
+    assert np.median(far.novelty[own]) == pytest.approx(made.profiles.usual[0])
+
+
+def test_the_nearest_labelled_cells_have_their_say():
+    x, z, y, batch, genes = blobs(n=300)
+    labels, names = np.where(batch == "b2", -1, y), np.array(["a", "b", "c"])
+    moved = np.where((batch == "b2")[:, None], x[:, [1, 0, 2, 3, 4, 5]], x)  # expression misleads
+
+    def right(weight):
+        settings = replace(QUICK, w_embedding=weight, refine=False, unknown=0.0)
+        made = Annotator.fit(moved, z, labels, names, batch, settings=settings)
+        return (made.predict(moved, z).labels == names[y])[batch == "b2"].mean()
+
+    assert right(0.0) < 0.3 and right(4.0) > 0.9
+
+
+def test_shares_and_pool_are_those_of_the_closed_forms():
+    z = np.array([[1.0, 0], [1, 0.1], [0, 1]])
+    near = np.array([[1.0, 0], [0.9, 0], [0.8, 0.1], [0, 1]])
+    shares = label_shares(z, near, np.array([0, 0, 1, 1]), 3)
+    np.testing.assert_allclose(shares[0], [2.5 / 4, 1.5 / 4])
+    assert shares.shape == (3, 2) and np.allclose(shares.sum(1), 1)
+    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])
+    wanted = p ** (2 / 3) * shares ** (1 / 3)
+    np.testing.assert_allclose(pooled(p, shares, 0.5), wanted / wanted.sum(1, keepdims=True))
+    np.testing.assert_allclose(pooled(p, shares, 0.0), p)
 
 
 def test_a_saved_annotator_answers_as_before(fitted, tmp_path):

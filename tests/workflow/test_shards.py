@@ -61,7 +61,7 @@ def test_a_run_in_ranges_sums_its_parts(done):
 
 def test_ranges_are_embedded_and_annotated_as_the_whole_is(done):
     results, _ = done
-    kinds = ("embedding", "labels", "probabilities", "model")
+    kinds = ("embedding", "labels", "probabilities", "novelty", "model")
     whole, _ = output(results, "whole", "more_sup", "partial", kinds)
     parts, _ = output(results, "parts", "more_sup", "partial", kinds)
     assert list(parts.probabilities.columns) == list(whole.probabilities.columns)

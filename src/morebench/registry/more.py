@@ -52,13 +52,14 @@ MORE_SETTINGS = frozen(
 _ANNOTATION = frozen(
     annotate_weight_power=0.5,
     annotate_use_embedding=False,
+    annotate_w_embedding=0.5,
     annotate_calibrate=True,
     annotate_refine=True,
     annotate_markers=True,
     annotate_clusters=False,
     annotate_vote=False,
     annotate_unknown=0.15,
-    annotate_usual_share=0.99,
+    annotate_usual_share=0.995,
 )
 
 MORE = (

@@ -1,7 +1,7 @@
 """Annotation of cells from labelled ones.
 
-A convex classifier, calibrated; uncertain cells are then decided again by what surrounds
-them; where nothing is credible, the answer is ``unknown``.
+A convex classifier, calibrated, and the nearest labelled cells in the embedding; uncertain cells
+are then decided again by what surrounds them; where nothing is credible, the answer is ``unknown``.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from morebench.models.more.classifier import (
     check_labels,
     fit_head,
 )
-from morebench.models.more.novelty import Profiles, Reference
+from morebench.models.more.novelty import Profiles
 from morebench.models.more.propagate import (
     Markers,
+    label_shares,
     majority_vote,
     neighbours,
     over_clusters,
+    pooled,
     refine,
 )
 
@@ -47,7 +49,8 @@ class Annotation:
     unknown : (n,) array of bool
     novelty : (n,) array
         How ill the cell's counts fit every class, in standard deviations of shown cells: the
-        more, the likelier it is of a type never shown. 0 where there are no counts to tell.
+        more, the likelier it is of a type never shown (``novelty.Profiles``). 0 where there
+        are no counts to tell.
     notes
         What happened: cells decided again, rounds, cells voted over.
     """
@@ -61,13 +64,34 @@ class Annotation:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """Labelled cells, among which neighbours are sought.
+
+    Attributes
+    ----------
+    x_mp : (m, p) float32
+        What the head sees.
+    z_md : (m, d) float32
+        Embedding.
+    y : (m,) array of int
+        Position of the class.
+    """
+
+    x_mp: np.ndarray
+    z_md: np.ndarray
+    y: np.ndarray
+
+
+@dataclass(frozen=True)
 class Annotator:
     """A fitted annotator. Make one with ``Annotator.fit``.
 
     Attributes
     ----------
     reference
-        Labelled cells; a seeded sample where there are many.
+        A seeded sample where there are many labelled cells.
+    batches : array of str
+        Those with labelled cells.
     notes
         Of the fit: cells, strength, temperature, convergence.
     """
@@ -80,6 +104,7 @@ class Annotator:
     reference: Reference
     markers: Markers | None
     profiles: Profiles | None
+    batches: np.ndarray
     notes: dict[str, Any]
 
     @classmethod
@@ -111,7 +136,7 @@ class Annotator:
         log_ng : (n, g) array or sparse matrix, optional
             Log-normalised expression, for marker genes; without it there are none.
         counts_ng : (n, g) sparse matrix, optional
-            Raw counts, for the novelty of cells; without them it is 0.
+            Raw counts, for the novelty of cells; without them it is 0 and no cell is new.
         settings
             Default: ``AnnotateSettings()``.
         seed
@@ -140,10 +165,12 @@ class Annotator:
         if log_ng is not None and settings.refine and settings.markers:
             markers = Markers.fit(log_ng, labels, k, settings.n_markers)
         kept = shown[sample]
-        reference = Reference.fit(
-            x_np[kept], np.asarray(z_nd)[kept], labels[kept], fold, settings.usual_share
+        reference = Reference(
+            x_np[kept].astype(np.float32), np.asarray(z_nd, np.float32)[kept], labels[kept]
         )
-        profiles = None if counts_ng is None else Profiles.fit(counts_ng, labels, k)
+        profiles = None
+        if counts_ng is not None:
+            profiles = Profiles.fit(counts_ng, labels, k, settings.usual_share)
         temperature = temperature if settings.calibrate else 1.0
         notes = {
             "n_fitted": len(shown),
@@ -152,9 +179,11 @@ class Annotator:
             "cross_fitted_log_loss": {str(s): v for s, v in losses.items()},
             "converged": head.converged,
         }
+        batches = np.unique(np.asarray(batch, dtype=str)[shown])
         return cls(
-            settings, classes, inputs, head, temperature, reference, markers, profiles, notes
-        )
+            settings, classes, inputs, head, temperature, reference, markers, profiles, batches,
+            notes,
+        )  # fmt: skip
 
     def predict(
         self,
@@ -172,14 +201,19 @@ class Annotator:
         ----------
         expression_np, z_nd, log_ng, counts_ng
             As in ``fit``.
-        batch
-            Not used: neighbours and clusters are sought among all cells given.
+        batch : (n,) array, optional
+            A batch without labelled cells has a novelty of its own; None: they are of batches
+            with some. Neighbours and clusters are sought among all cells given.
         seed
             Of the clusters.
         """
         s = self.settings
         x_np = self.inputs.transform(expression_np, z_nd if s.use_embedding else None)
         p_nk = temper(self.head.logits(x_np), self.temperature)
+        if s.w_embedding:
+            near = self.reference
+            share_nk = label_shares(np.asarray(z_nd), near.z_md, near.y, s.n_neighbours)
+            p_nk = pooled(p_nk, share_nk, s.w_embedding)
         uncertain = p_nk.max(axis=1) < s.uncertain
         notes = self.notes | {"n_uncertain": int(uncertain.sum())}
         if uncertain.any():
@@ -191,15 +225,21 @@ class Annotator:
                 p_nk, notes["rounds"] = self._refined(p_nk, uncertain, near_uk, log_ng, cluster)
             if s.vote and cluster is not None:
                 p_nk, notes["n_voted"] = majority_vote(p_nk, cluster, uncertain, s.vote_share)
-        unknown = (p_nk.max(axis=1) < s.least_probability(p_nk.shape[1])) | self.reference.is_new(
-            x_np, z_nd
-        )
+        unknown = p_nk.max(axis=1) < s.least_probability(p_nk.shape[1])
+        novelty_n = np.zeros(len(unknown))
+        if self.profiles is not None and counts_ng is not None:
+            novelty_n = self.profiles.novelty(counts_ng, self._strange(batch, len(unknown)))
+            unknown |= self.profiles.is_new(novelty_n)
         labels = np.where(unknown, UNKNOWN, self.classes[p_nk.argmax(axis=1)])
         notes["n_unknown"] = int(unknown.sum())
-        novelty_n = np.zeros(len(labels))
-        if self.profiles is not None and counts_ng is not None:
-            novelty_n = self.profiles.novelty(counts_ng)
         return Annotation(labels, p_nk, self.classes, unknown, novelty_n, notes)
+
+    def _strange(self, batch: np.ndarray | None, n: int) -> np.ndarray:
+        """Return (n,) int: which batch without labelled cells a cell is of; -1: of another."""
+        if batch is None:
+            return np.full(n, -1)
+        names, code_n = np.unique(np.asarray(batch, dtype=str), return_inverse=True)
+        return np.where(np.isin(names, self.batches)[code_n], -1, code_n)
 
     def _neighbours(self, x_np: np.ndarray, z_nd: np.ndarray, rows: np.ndarray) -> np.ndarray:
         if self.settings.neighbour_space == "expression":
@@ -242,6 +282,7 @@ class Annotator:
             "settings": asdict(self.settings),
             "classes": [str(c) for c in self.classes],
             "temperature": self.temperature,
+            "batches": [str(b) for b in self.batches],
             "notes": self.notes,
         }
 
@@ -259,6 +300,7 @@ class Annotator:
             Reference(**_below(arrays, "reference.")),
             Markers(**markers) if markers else None,
             Profiles(**profiles) if profiles else None,
+            np.array(content["batches"], dtype=str),
             dict(content["notes"]),
         )
 

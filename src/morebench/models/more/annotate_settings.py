@@ -25,6 +25,9 @@ class AnnotateSettings:
         Whether the head sees the embedding beside the expression branch. One that was
         trained with labels separates the cells that showed them by force, which makes
         the head overconfident on others.
+    w_embedding
+        Weight of what the nearest labelled cells in the embedding say of a cell, where the
+        classifier's is 1: expression differs between batches, which the embedding aligns.
     calibrate
         Temperature scaling; without it the temperature is 1.
     refine, markers, clusters
@@ -46,15 +49,15 @@ class AnnotateSettings:
         How far above chance the likeliest class must be, or the answer is ``unknown``: 0 is
         1 / k, the least that the likeliest of k classes can have, 1 is certainty.
     usual_share
-        A cell is ``unknown`` too if it is further from the reference, in expression and
-        in the embedding, than this share of the reference's own cells are from the other
-        batches' (or folds'); 1 sets no limit.
+        A cell is ``unknown`` too if its novelty is larger than that of this share of labelled
+        cells; 1 sets no limit.
     """
 
     strengths: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
     weight_power: float = 0.5
     whitened: int = 30
     use_embedding: bool = False
+    w_embedding: float = 0.5
     calibrate: bool = True
     refine: bool = True
     markers: bool = True
@@ -71,7 +74,7 @@ class AnnotateSettings:
     vote: bool = False
     vote_share: float = 0.8
     unknown: float = 0.15
-    usual_share: float = 0.99
+    usual_share: float = 0.995
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, with the key, the value found and what is valid."""
@@ -79,7 +82,7 @@ class AnnotateSettings:
             self._check(key, 0 <= getattr(self, key) <= 1, "0 to 1")
         for key in ("n_neighbours", "n_markers", "cluster_size", "max_rounds"):
             self._check(key, getattr(self, key) >= 1, "1 or more")
-        for key in ("whitened", "w_neighbours", "w_markers", "w_clusters"):
+        for key in ("whitened", "w_embedding", "w_neighbours", "w_markers", "w_clusters"):
             self._check(key, getattr(self, key) >= 0, "0 or more")
         positive = len(self.strengths) > 0 and min(self.strengths) > 0
         self._check("strengths", positive, "one value above 0 or more")

@@ -1,4 +1,4 @@
-"""Cells that are unlike the reference: far from its cells, or ill described by its types."""
+"""How new a cell looks: how ill the profiles of all types describe it."""
 
 from __future__ import annotations
 
@@ -7,74 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from morebench.models.more.neighbors import nearest, unit
-
-N_NEIGHBOURS = 5
 LEAST_SHARE = 1e-6  # of a gene in a type's profile: none is impossible in any type
-
-
-def distances(x_np: np.ndarray, reference_mp: np.ndarray) -> np.ndarray:
-    """Return (n,): mean cosine distance (0 to 2) of each cell to its 5 nearest of a reference."""
-    near_nk = nearest(x_np, reference_mp, N_NEIGHBOURS)
-    towards_nkp = unit(reference_mp)[near_nk]
-    return 1 - np.einsum("np,nkp->nk", unit(x_np), towards_nkp).mean(axis=1)
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Labelled cells in two spaces, and how far from them a cell of a known type may be.
-
-    A cell is new only if it is far in both spaces: a batch effect moves whole batches in
-    the expression branch, and training pulls single cells away in the embedding.
-
-    Attributes
-    ----------
-    x_mp : (m, p) float32
-        What the head sees.
-    z_md : (m, d) float32
-        Embedding.
-    y : (m,) array of int
-    limits : (2,) array
-        Of the distance in x and in z.
-    """
-
-    x_mp: np.ndarray
-    z_md: np.ndarray
-    y: np.ndarray
-    limits: np.ndarray
-
-    @classmethod
-    def fit(
-        cls, x_mp: np.ndarray, z_md: np.ndarray, y: np.ndarray, fold: np.ndarray, quantile: float
-    ) -> Reference:
-        """Set the limits to a quantile of the cells' distances to the other folds' cells.
-
-        Parameters
-        ----------
-        fold : (m,) array of int
-            As ``calibrate.folds`` makes them: batches, where there are several.
-        quantile
-            1 sets no limit.
-        """
-        spaces = (np.asarray(x_mp, dtype=np.float32), np.asarray(z_md, dtype=np.float32))
-        limits = np.full(2, np.inf)
-        if quantile < 1:
-            for i, space in enumerate(spaces):
-                own = np.empty(len(space))
-                for f in np.unique(fold):
-                    own[fold == f] = distances(space[fold == f], space[fold != f])
-                limits[i] = np.quantile(own, quantile)
-        return cls(*spaces, y, limits)
-
-    def is_new(self, x_np: np.ndarray, z_nd: np.ndarray) -> np.ndarray:
-        """Return (n,) bool: cells beyond the limits in both spaces."""
-        if np.isinf(self.limits).any():
-            return np.zeros(len(x_np), dtype=bool)
-        far = distances(x_np, self.x_mp) > self.limits[0]
-        rows = np.flatnonzero(far)
-        if len(rows):
-            far[rows] = distances(np.asarray(z_nd)[rows], self.z_md) > self.limits[1]
-        return far
+LEAST_CELLS = 20  # of a batch, to be measured by itself
+TO_SD = 1.4826  # times a median absolute deviation: a standard deviation of the normal
 
 
 @dataclass(frozen=True)
@@ -83,7 +18,8 @@ class Profiles:
 
     A cell's misfit is the multinomial deviance of its counts from the profile that fits best.
     It grows with the cell's total, so what counts is how far its logarithm lies above that of
-    shown cells with such a total.
+    shown cells with such a total. A batch without shown cells differs from those with some in
+    more than its types: its cells are measured against one another.
 
     Attributes
     ----------
@@ -95,6 +31,9 @@ class Profiles:
         Smallest and largest log total of shown cells: beyond them the trend is constant.
     spread : (1,) array
         Standard deviation of shown cells around the trend.
+    usual : (3,) array
+        Of the novelty of shown cells: median, robust standard deviation, and the quantile
+        beyond which a cell is new (infinite where there is no limit).
 
     Notes
     -----
@@ -106,9 +45,12 @@ class Profiles:
     trend: np.ndarray
     span: np.ndarray
     spread: np.ndarray
+    usual: np.ndarray
 
     @classmethod
-    def fit(cls, counts_ng: sp.spmatrix, labels: np.ndarray, n_classes: int) -> Profiles:
+    def fit(
+        cls, counts_ng: sp.spmatrix, labels: np.ndarray, n_classes: int, quantile: float
+    ) -> Profiles:
         """Fit on the cells whose label is shown.
 
         Parameters
@@ -119,6 +61,8 @@ class Profiles:
             Position of the type, -1 where hidden.
         n_classes
             k.
+        quantile
+            Share of shown cells that are not new; 1 sets no limit.
         """
         x_ng = sp.csr_matrix(counts_ng, dtype=np.float64)
         total_n = np.asarray(x_ng.sum(axis=1)).ravel()
@@ -138,12 +82,22 @@ class Profiles:
         apart_m = misfit_m - np.polynomial.polynomial.polyval(log_total_m, trend)
         spread = max(float(apart_m.std()), np.finfo(np.float32).eps)
         span = np.array([log_total_m.min(), log_total_m.max()])
-        return cls(log_kg, trend, span, np.array([spread]))
+        shown_m = apart_m / spread
+        limit = np.quantile(shown_m, quantile) if quantile < 1 else np.inf
+        usual = np.array([*_middle(shown_m), limit])
+        return cls(log_kg, trend, span, np.array([spread]), usual)
 
-    def novelty(self, counts_ng: sp.spmatrix) -> np.ndarray:
+    def novelty(self, counts_ng: sp.spmatrix, strange: np.ndarray) -> np.ndarray:
         """Return (n,): standard deviations by which a cell fits worse than cells of its total.
 
         0 for a cell without counts, of which nothing can be said.
+
+        Parameters
+        ----------
+        strange : (n,) array of int
+            Batch of a cell, if it is one without shown cells; -1 else. The novelty of such a
+            batch (of ``LEAST_CELLS`` or more) is moved and scaled to the median and the robust
+            spread of shown cells.
         """
         x_ng = sp.csr_matrix(counts_ng, dtype=np.float64)
         total_n = np.asarray(x_ng.sum(axis=1)).ravel()
@@ -154,7 +108,24 @@ class Profiles:
         found_n = np.zeros(len(total_n))
         misfit_m = _log_misfit(x_ng[rows], total_n[rows], self.log_kg)
         found_n[rows] = (misfit_m - usual_m) / self.spread[0]
+        strange = np.where(total_n > 0, strange, -1)
+        for batch in np.unique(strange[strange >= 0]):
+            own = strange == batch
+            if own.sum() >= LEAST_CELLS:
+                centre, spread = _middle(found_n[own])
+                scale = self.usual[1] / spread if spread else 1.0
+                found_n[own] = (found_n[own] - centre) * scale + self.usual[0]
         return found_n
+
+    def is_new(self, novelty_n: np.ndarray) -> np.ndarray:
+        """Return (n,) bool: cells beyond the limit."""
+        return novelty_n > self.usual[2]
+
+
+def _middle(x_n: np.ndarray) -> tuple[float, float]:
+    """Return the median and the robust standard deviation."""
+    centre = float(np.median(x_n))
+    return centre, TO_SD * float(np.median(np.abs(x_n - centre)))
 
 
 def _log_misfit(x_ng: sp.csr_matrix, total_n: np.ndarray, log_kg: np.ndarray) -> np.ndarray:

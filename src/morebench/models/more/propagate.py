@@ -88,6 +88,25 @@ def over_clusters(x_nd: np.ndarray, size: int, seed: int) -> np.ndarray:
     return model.fit_predict(np.asarray(x_nd, dtype=np.float64))
 
 
+def label_shares(z_nd: np.ndarray, z_md: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
+    """Return (n, k): shares of the classes among each cell's nearest reference cells.
+
+    Each class has half a cell more than there is, so that none is ruled out (Krichevsky and
+    Trofimov 1981, IEEE Transactions on Information Theory 27, 199-207).
+    """
+    near_nj = nearest(z_nd, z_md, k)
+    found_nk = np.eye(int(y.max()) + 1)[y][near_nj].sum(axis=1) + 0.5
+    return found_nk / found_nk.sum(axis=1, keepdims=True)
+
+
+def pooled(p_nk: np.ndarray, q_nk: np.ndarray, weight: float) -> np.ndarray:
+    """Return the weighted geometric mean of two opinions, p's weight being 1 (rows sum to 1).
+
+    Genest and Zidek 1986, Statistical Science 1, 114-135 (the logarithmic pool).
+    """
+    return _softmax((np.log(np.maximum(p_nk, 1e-9)) + weight * np.log(q_nk)) / (1 + weight))
+
+
 def neighbours(x_np: np.ndarray, rows: np.ndarray, reference_mp: np.ndarray, k: int) -> np.ndarray:
     """Return (len(rows), k) int: nearest cells of some, among the reference and one another.
 
