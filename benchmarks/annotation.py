@@ -41,6 +41,7 @@ def answers(results: Path, dataset: str, batch: str) -> tuple[np.ndarray, dict[s
     import torch
 
     from morebench.evaluate import task_data
+    from morebench.io.inputs import read_input
     from morebench.methods import more as adapter
     from morebench.models.more.annotate import Annotator
     from morebench.models.more.annotate_settings import AnnotateSettings
@@ -50,8 +51,10 @@ def answers(results: Path, dataset: str, batch: str) -> tuple[np.ndarray, dict[s
     from morebench.models.more.settings import Settings
 
     torch.set_num_threads(1)
-    given, task = task_data(
-        dataset, f"lobo-{batch}", results / f"inputs/{dataset}/all.h5ad",
+    input_file = results / f"inputs/{dataset}/all.h5ad"
+    given = read_input(input_file)
+    _, task = task_data(
+        dataset, f"lobo-{batch}", input_file,
         results / f"splits/{dataset}/lobo-{batch}.parquet", results / f"truth/{dataset}.parquet",
     )  # fmt: skip
     given.all_genes_file = results / f"prepared/{dataset}.h5mu"
