@@ -428,6 +428,8 @@ def test_cells_without_counts_and_totals_all_alike_have_a_novelty_too():
     with_empty = Profiles.fit(empty, np.append(labels[:40], 0), 2, 0.99)
     without = Profiles.fit(x[:40], labels[:40], 2, 0.99)
     np.testing.assert_array_equal(with_empty.log_kg, without.log_kg)
+    with pytest.raises(ValueError, match="no cell has both"):
+        Profiles.fit(empty[40:], np.zeros(1, int), 2, 0.99)
 
 
 # --- the annotator ----------------------------------------------------------------------
@@ -509,6 +511,26 @@ def test_a_type_that_the_reference_lacks_is_unknown_by_its_counts():
     assert found.unknown[~there].mean() > 0.9
     assert found.unknown[there].mean() < 0.05
     assert not made.predict(x, z, batch).unknown.any()  # sure of them, and nothing says more
+    nothing = Annotator.fit(
+        x[there], z[there], y[there], np.array(["a", "b"]), batch[there],
+        counts_ng=0 * counts[there], settings=QUICK,
+    )  # fmt: skip
+    assert nothing.profiles is None and not nothing.predict(x, z, counts_ng=counts).novelty.any()
+    limitless = replace(QUICK, usual_share=1.0)
+    made = Annotator.fit(
+        x[there], z[there], y[there], np.array(["a", "b"]), batch[there],
+        counts_ng=counts[there], settings=limitless,
+    )  # fmt: skip
+    assert all(np.isfinite(v).all() for v in made.to_state()[0].values())
+    assert not made.predict(x, z, batch, counts_ng=counts).unknown.any()
+
+
+def test_a_batch_without_labelled_cells_has_a_novelty_of_its_own():
+    x, z, y, batch, genes = blobs()
+    counts = np.random.default_rng(1).poisson(20 * genes + 2)
+    names = np.array(["a", "b", "c"])
+    made = Annotator.fit(x, z, y, names, batch, counts_ng=counts, settings=QUICK)
+    found = made.predict(x, z, batch, counts_ng=counts)
     far = made.predict(x, z, np.where(batch == "b2", "other", batch), counts_ng=counts)
     own = batch == "b2"
     np.testing.assert_array_equal(far.novelty[~own], found.novelty[~own])

@@ -169,7 +169,7 @@ class Annotator:
             x_np[kept].astype(np.float32), np.asarray(z_nd, np.float32)[kept], labels[kept]
         )
         profiles = None
-        if counts_ng is not None:
+        if counts_ng is not None and counts_ng[shown].sum():  # labelled cells may lack a modality
             profiles = Profiles.fit(counts_ng, labels, k, settings.usual_share)
         temperature = temperature if settings.calibrate else 1.0
         notes = {

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 LEAST_SHARE = 1e-6  # of a gene in a type's profile: none is impossible in any type
 LEAST_CELLS = 20  # of a batch, to be measured by itself
-TO_SD = 1.4826  # times a median absolute deviation: a standard deviation of the normal
+NO_LIMIT = np.finfo(np.float64).max  # finite, as all that a model holds
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Profiles:
     spread : (1,) array
         Standard deviation of shown cells around the trend.
     usual : (3,) array
-        Of the novelty of shown cells: median, robust standard deviation, and the quantile
-        beyond which a cell is new (infinite where there is no limit).
+        Of the novelty of shown cells: median, median absolute deviation, and the quantile
+        beyond which a cell is new.
 
     Notes
     -----
@@ -63,10 +63,17 @@ class Profiles:
             k.
         quantile
             Share of shown cells that are not new; 1 sets no limit.
+
+        Raises
+        ------
+        ValueError
+            No cell has both a label and counts.
         """
         x_ng = sp.csr_matrix(counts_ng, dtype=np.float64)
         total_n = np.asarray(x_ng.sum(axis=1)).ravel()
         rows = np.flatnonzero((labels >= 0) & (total_n > 0))
+        if not len(rows):
+            raise ValueError("no cell has both a label and counts")
         shares_mg = sp.diags_array(1 / total_n[rows]) @ x_ng[rows]
         member_km = sp.csr_array(
             (np.ones(len(rows)), (labels[rows], np.arange(len(rows)))), (n_classes, len(rows))
@@ -83,7 +90,7 @@ class Profiles:
         spread = max(float(apart_m.std()), np.finfo(np.float32).eps)
         span = np.array([log_total_m.min(), log_total_m.max()])
         shown_m = apart_m / spread
-        limit = np.quantile(shown_m, quantile) if quantile < 1 else np.inf
+        limit = np.quantile(shown_m, quantile) if quantile < 1 else NO_LIMIT
         usual = np.array([*_middle(shown_m), limit])
         return cls(log_kg, trend, span, np.array([spread]), usual)
 
@@ -96,8 +103,8 @@ class Profiles:
         ----------
         strange : (n,) array of int
             Batch of a cell, if it is one without shown cells; -1 else. The novelty of such a
-            batch (of ``LEAST_CELLS`` or more) is moved and scaled to the median and the robust
-            spread of shown cells.
+            batch (of ``LEAST_CELLS`` or more) is moved and scaled to the median and the median
+            absolute deviation of shown cells.
         """
         x_ng = sp.csr_matrix(counts_ng, dtype=np.float64)
         total_n = np.asarray(x_ng.sum(axis=1)).ravel()
@@ -123,9 +130,9 @@ class Profiles:
 
 
 def _middle(x_n: np.ndarray) -> tuple[float, float]:
-    """Return the median and the robust standard deviation."""
+    """Return the median and the median absolute deviation."""
     centre = float(np.median(x_n))
-    return centre, TO_SD * float(np.median(np.abs(x_n - centre)))
+    return centre, float(np.median(np.abs(x_n - centre)))
 
 
 def _log_misfit(x_ng: sp.csr_matrix, total_n: np.ndarray, log_kg: np.ndarray) -> np.ndarray:
