@@ -127,16 +127,18 @@ def test_annotate_adds_types_and_probabilities(made, cells, tmp_path):
     found = anndata.read_h5ad(tmp_path / "out.h5ad")
     hidden = (found.obs["shown"] == "?").to_numpy()
     right = found.obs["more_label"].astype(str) == found.obs["type"].astype(str)
-    assert right[hidden].mean() > 0.95  # the types differ in 20 of 40 genes
+    known = (found.obs["more_label"] != "unknown").to_numpy()
+    assert right[hidden & known].mean() > 0.95  # the types differ in 20 of 40 genes
+    assert known[hidden].mean() > 0.9
     p_nk = found.obsm["more_probabilities"]
     assert list(found.uns["more_classes"]) == ["B", "T"]
     np.testing.assert_allclose(p_nk.sum(1), 1)
     np.testing.assert_allclose(found.obs["more_probability"], p_nk.max(1))
     wanted = MoRE.load(made / "labelled", device="cpu").annotate(anndata.read_h5ad(cells)).novelty
     np.testing.assert_allclose(found.obs["more_novelty"], wanted, rtol=1e-5)
-    assert wanted[~hidden].std() == pytest.approx(1, abs=0.01)  # in units of the cells shown
+    assert wanted[~hidden].std() == pytest.approx(1, abs=0.2)  # in units of the cells shown
     named = found.uns["more_classes"][p_nk.argmax(1)]
-    assert (found.obs["more_label"].astype(str) == named).all()
+    assert (found.obs["more_label"].astype(str) == named)[known].all()
 
 
 def test_annotate_writes_a_table(made, cells, tmp_path):

@@ -19,7 +19,8 @@ class Profiles:
     A cell's misfit is the multinomial deviance of its counts from the profile that fits best.
     It grows with the cell's total, so what counts is how far its logarithm lies above that of
     shown cells with such a total. A batch without shown cells differs from those with some in
-    more than its types: its cells are measured against one another.
+    more than its types: its cells are measured against one another. Shown cells are measured
+    by profiles that they have no part in, as others are.
 
     Attributes
     ----------
@@ -74,15 +75,19 @@ class Profiles:
         rows = np.flatnonzero((labels >= 0) & (total_n > 0))
         if not len(rows):
             raise ValueError("no cell has both a label and counts")
-        shares_mg = sp.diags_array(1 / total_n[rows]) @ x_ng[rows]
+        x_mg, total_m, y = x_ng[rows], total_n[rows], labels[rows]
+        share_mg = sp.csr_matrix(sp.diags_array(1 / total_m) @ x_mg)
         member_km = sp.csr_array(
-            (np.ones(len(rows)), (labels[rows], np.arange(len(rows)))), (n_classes, len(rows))
+            (np.ones(len(rows)), (y, np.arange(len(rows)))), (n_classes, len(rows))
         )
-        size_k = np.maximum(np.bincount(labels[rows], minlength=n_classes), 1)
-        mean_kg = (member_km @ shares_mg).toarray() / size_k[:, None] + LEAST_SHARE
+        size_k = np.bincount(y, minlength=n_classes)
+        sum_kg = (member_km @ share_mg).toarray()
+        mean_kg = sum_kg / np.maximum(size_k, 1)[:, None] + LEAST_SHARE
         log_kg = np.log(mean_kg / mean_kg.sum(axis=1, keepdims=True)).astype(np.float32)
-        log_total_m = np.log(total_n[rows])
-        misfit_m = _log_misfit(x_ng[rows], total_n[rows], log_kg)
+        of_type_mk = x_mg @ log_kg.astype(np.float64).T
+        of_type_mk[np.arange(len(rows)), y] = _without_own(x_mg, share_mg, y, sum_kg, size_k)
+        log_total_m = np.log(total_m)
+        misfit_m = _log_misfit(x_mg, total_m, of_type_mk)
         degree = min(2, len(np.unique(log_total_m)) - 1)
         trend = np.zeros(3)
         trend[: degree + 1] = np.polynomial.polynomial.polyfit(log_total_m, misfit_m, degree)
@@ -113,7 +118,8 @@ class Profiles:
             np.clip(np.log(total_n[rows]), *self.span), self.trend
         )
         found_n = np.zeros(len(total_n))
-        misfit_m = _log_misfit(x_ng[rows], total_n[rows], self.log_kg)
+        of_type_mk = x_ng[rows] @ self.log_kg.astype(np.float64).T
+        misfit_m = _log_misfit(x_ng[rows], total_n[rows], of_type_mk)
         found_n[rows] = (misfit_m - usual_m) / self.spread[0]
         strange = np.where(total_n > 0, strange, -1)
         for batch in np.unique(strange[strange >= 0]):
@@ -135,12 +141,31 @@ def _middle(x_n: np.ndarray) -> tuple[float, float]:
     return centre, float(np.median(np.abs(x_n - centre)))
 
 
-def _log_misfit(x_ng: sp.csr_matrix, total_n: np.ndarray, log_kg: np.ndarray) -> np.ndarray:
-    """Return (n,): log of the smallest deviance, 2 sum_g x log(x / (total q)), over types."""
+def _without_own(
+    x_ng: sp.csr_matrix,
+    share_ng: sp.csr_matrix,
+    y: np.ndarray,
+    sum_kg: np.ndarray,
+    size_k: np.ndarray,
+) -> np.ndarray:
+    """Return (n,): sum_g x log q, q being the mean share of the other cells of the cell's type."""
+    row = np.repeat(np.arange(len(y)), np.diff(share_ng.indptr))
+    others = np.maximum(sum_kg[y[row], share_ng.indices] - share_ng.data, 0)
+    q = others / np.maximum(size_k[y[row]] - 1, 1) + LEAST_SHARE
+    whole = (size_k[y] > 1) + LEAST_SHARE * x_ng.shape[1]  # what the least shares come to
+    terms = sp.csr_matrix((np.log(q), share_ng.indices, share_ng.indptr), x_ng.shape)
+    total_n = np.asarray(x_ng.sum(axis=1)).ravel()
+    return np.asarray(x_ng.multiply(terms).sum(axis=1)).ravel() - total_n * np.log(whole)
+
+
+def _log_misfit(x_ng: sp.csr_matrix, total_n: np.ndarray, of_type_nk: np.ndarray) -> np.ndarray:
+    """Return (n,): log of the smallest deviance over types, 2 sum_g x log(x / (total q)).
+
+    ``of_type_nk`` is sum_g x log q.
+    """
     from scipy.special import xlogy
 
     own_n = np.asarray(
         sp.csr_matrix((xlogy(x_ng.data, x_ng.data), x_ng.indices, x_ng.indptr), x_ng.shape).sum(1)
     ).ravel() - xlogy(total_n, total_n)
-    of_type_nk = x_ng @ log_kg.astype(np.float64).T
     return np.log(np.maximum(2 * (own_n - of_type_nk.max(axis=1)), LEAST_SHARE))
