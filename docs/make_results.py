@@ -96,6 +96,7 @@ SET_ASIDE = (
     ("newtype", "unknown_auroc", "Types never shown: AUROC of unknown"),
     ("newtype", "unseen_nmi", "Types never shown, embedded with other unseen cells: NMI"),
     ("all", "auprc", "Doublets: AUPRC"),
+    ("all", "auroc", "Doublets: AUROC"),
     ("all", "recall_at_rate", "Doublets: recall at the true rate"),
 )
 
