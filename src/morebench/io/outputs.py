@@ -21,6 +21,7 @@ from morebench.registry import OUTPUT_KINDS, STATES
 STATUS_FILE = "status.json"
 OUTPUT_FILE = "output.h5ad"
 MODEL_FILE = "model.safetensors"
+ONE_EACH = ("doublet_score", "novelty")  # outputs of one number a cell
 
 
 @dataclass
@@ -144,7 +145,7 @@ def check_output(
         output.embedding = _dense("embedding", output.embedding, (n_cells, None), where)
         if output.embedding.shape[1] == 0:
             raise ContractError(f"{where}: embedding has no dimension")
-    for name in ("doublet_score", "novelty"):
+    for name in ONE_EACH:
         if getattr(output, name) is not None:
             setattr(output, name, _dense(name, getattr(output, name), (n_cells,), where))
     if output.expression is not None:
@@ -192,7 +193,7 @@ def write_output(
         data.obsp["graph"] = output.graph
     if output.labels is not None:
         data.obs["labels"] = pd.Categorical(np.asarray(output.labels, dtype=str))
-    for name in ("doublet_score", "novelty"):
+    for name in ONE_EACH:
         if getattr(output, name) is not None:
             data.obs[name] = getattr(output, name)
     if output.probabilities is not None:
@@ -245,7 +246,7 @@ def read_output(
             f"{path}: cells are {what}: row {at} is {found[at]}, expected {cell_ids[at]}"
         )
     for kind, present, allowed in (
-        ("obs", data.obs, {"labels", "doublet_score", "novelty"}),
+        ("obs", data.obs, {"labels", *ONE_EACH}),
         ("obsm", data.obsm, {"embedding", "expression", "probabilities"}),
         ("obsp", data.obsp, {"graph"}),
         ("uns", data.uns, {"classes", "notes", "parameters"}),
@@ -262,7 +263,7 @@ def read_output(
             raise ContractError(f"{path}: {len(classes)} classes for probabilities {values.shape}")
         probabilities = pd.DataFrame(values, index=found, columns=classes)
     labels = data.obs["labels"].to_numpy(dtype=object) if "labels" in data.obs else None
-    one_each = {k: data.obs[k].to_numpy() for k in ("doublet_score", "novelty") if k in data.obs}
+    one_each = {k: data.obs[k].to_numpy() for k in ONE_EACH if k in data.obs}
     weights = path.with_name(MODEL_FILE)
     output = MethodOutput(
         embedding=data.obsm.get("embedding"),

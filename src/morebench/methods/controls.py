@@ -103,8 +103,9 @@ def metric_gamer(
         the cells that it was taught.
     """
     model, x_np, facts = taught_network(
-        data, "metric_gamer", n_components, (n_hidden, n_latent), max_iter, seed
-    )
+        data, "metric_gamer", seed=seed, n_components=n_components, n_hidden=n_hidden,
+        n_latent=n_latent, max_iter=max_iter,
+    )  # fmt: skip
     z_nd = x_np
     for weight, bias in zip(model.coefs_[:2], model.intercepts_[:2], strict=True):
         z_nd = np.maximum(z_nd @ weight + bias, 0)
@@ -114,10 +115,12 @@ def metric_gamer(
 def taught_network(
     data: MethodInput,
     method: str,
-    n_components: int,
-    widths: tuple[int, ...],
-    max_iter: int,
+    *,
     seed: int,
+    n_components: int,
+    n_hidden: int,
+    n_latent: int,
+    max_iter: int,
 ) -> tuple[MLPClassifier, np.ndarray, dict[str, Any]]:
     """Return a network taught all labels, (n, p) what it reads, and what an output says of it.
 
@@ -137,7 +140,7 @@ def taught_network(
         raise DataError(f"labels: found 1 type ({listed(names)}); {method} needs 2 or more")
     x_np = StandardScaler().fit_transform(first_components(data, n_components).astype(np.float64))
     taught = code_n >= 0
-    model = MLPClassifier(widths, max_iter=max_iter, random_state=seed)
+    model = MLPClassifier((n_hidden, n_latent), max_iter=max_iter, random_state=seed)
     with warnings.catch_warnings():
         # it need not converge to have learned the labels; how well it did is in the notes
         warnings.simplefilter("ignore", ConvergenceWarning)

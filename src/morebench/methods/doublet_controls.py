@@ -88,8 +88,9 @@ def doublet_gamer(
     """
     _truth(data, "doublet_gamer")
     model, x_np, facts = taught_network(
-        data, "doublet_gamer", n_components, (n_hidden, n_latent), max_iter, seed
-    )
+        data, "doublet_gamer", seed=seed, n_components=n_components, n_hidden=n_hidden,
+        n_latent=n_latent, max_iter=max_iter,
+    )  # fmt: skip
     place = sorted((DOUBLET, SINGLET)).index(DOUBLET)
     return MethodOutput(doublet_score=model.predict_proba(x_np)[:, place], **facts)
 

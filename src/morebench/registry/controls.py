@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from morebench.registry.specs import BRIEF, MethodSpec, frozen
 
+# Of the gamers, which are taught the test.
+_NETWORK = frozen(n_components=30, n_hidden=64, n_latent=16, max_iter=200)
+
 CONTROLS = (
     MethodSpec(
         "pca",
@@ -68,7 +71,7 @@ CONTROLS = (
         ("embedding",),
         "scikit-learn MLPClassifier, taught every label",
         "BSD-3-Clause",
-        frozen(n_components=30, n_hidden=64, n_latent=16, max_iter=200),
+        _NETWORK,
         packages=("scikit-learn",),
         inductive=True,
         truth="cell_type",
@@ -108,7 +111,7 @@ CONTROLS = (
         ("doublet_score",),
         "scikit-learn MLPClassifier, taught every doublet",
         "BSD-3-Clause",
-        frozen(n_components=30, n_hidden=64, n_latent=16, max_iter=200),
+        _NETWORK,
         packages=("scikit-learn",),
         inductive=True,
         truth="is_doublet",

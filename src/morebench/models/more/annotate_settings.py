@@ -50,7 +50,7 @@ class AnnotateSettings:
         1 / k, the least that the likeliest of k classes can have, 1 is certainty.
     usual_share
         A cell is ``unknown`` too if its novelty is larger than that of this share of labelled
-        cells; 1 sets no limit.
+        cells; 1 sets no limit, and so do fewer cells than it takes to tell (199 for .995).
     """
 
     strengths: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)

@@ -39,7 +39,8 @@ class Profiles:
     Notes
     -----
     Deviance of the multinomial: McCullagh and Nelder 1989, Generalized Linear Models, 2nd
-    edition, section 5.4; of single cells: Townes et al. 2019, Genome Biology 20, 295.
+    edition, section 5.4; of single cells: Townes et al. 2019, Genome Biology 20, 295. The limit:
+    Lei et al. 2018, JASA 113, 1094-1111 (conformal).
     """
 
     log_kg: np.ndarray
@@ -63,7 +64,7 @@ class Profiles:
         n_classes
             k.
         quantile
-            Share of shown cells that are not new; 1 sets no limit.
+            Share of known cells that are not new, at least; 1 sets no limit.
 
         Raises
         ------
@@ -95,8 +96,7 @@ class Profiles:
         spread = max(float(apart_m.std()), np.finfo(np.float32).eps)
         span = np.array([log_total_m.min(), log_total_m.max()])
         shown_m = apart_m / spread
-        limit = np.quantile(shown_m, quantile) if quantile < 1 else NO_LIMIT
-        usual = np.array([*_middle(shown_m), limit])
+        usual = np.array([*_middle(shown_m), _limit(shown_m, quantile)])
         return cls(log_kg, trend, span, np.array([spread]), usual)
 
     def novelty(self, counts_ng: sp.spmatrix, strange: np.ndarray) -> np.ndarray:
@@ -139,6 +139,15 @@ def _middle(x_n: np.ndarray) -> tuple[float, float]:
     """Return the median and the median absolute deviation."""
     centre = float(np.median(x_n))
     return centre, float(np.median(np.abs(x_n - centre)))
+
+
+def _limit(x_n: np.ndarray, share: float) -> float:
+    """Return what one more value like these stays within, with a probability of ``share``.
+
+    The ceil(share (n + 1))-th smallest; where there are too few values to tell, no limit.
+    """
+    rank = int(np.ceil(share * (len(x_n) + 1)))
+    return float(np.sort(x_n)[max(rank, 1) - 1]) if rank <= len(x_n) else NO_LIMIT
 
 
 def _without_own(
