@@ -27,7 +27,10 @@ def shares(results: Path, dataset: str, split: str) -> tuple[float, float]:
     )  # fmt: skip
     folder = results / f"embeddings/{dataset}/{split}/more_sup/0"
     n_genes, declared = len(given.genes), METHODS["more_sup"].outputs
-    labels = read_output(folder, given.cell_ids, n_genes, declared).labels[task.labelled]
+    output = read_output(folder, given.cell_ids, n_genes, declared).labels
+    if output is None:
+        raise SystemExit(f"{folder}: more_sup wrote no labels")
+    labels = output[task.labelled]
     taught = {str(label) for label in task.shown if label is not None}
     new = ~np.isin(task.cell_type[task.labelled].astype(str), sorted(taught))
     unknown = labels == UNKNOWN
