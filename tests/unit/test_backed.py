@@ -1,5 +1,7 @@
 """Counts in a file: whatever rows and columns are chosen, blocks are those of the whole matrix."""
 
+import gzip
+
 import anndata
 import h5py
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from morebench.data.features import make_input
 from morebench.data.peek import peek
 from morebench.data.prepare import prepare
+from morebench.data.sources import load
 from morebench.data.spec import DatasetConfig, Features
 from morebench.errors import DataError
 from morebench.io.backed import (
@@ -173,3 +176,98 @@ def test_a_dataset_in_blocks_is_the_dataset(file, tmp_path, size, monkeypatch):
     cut_input(tmp_path / "input.h5ad", slice(5, 40), tmp_path / "cut.h5ad")
     cut = read_input(tmp_path / "cut.h5ad").counts_ng
     np.testing.assert_array_equal(cut.toarray(), found.counts_ng[5:40].toarray())
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_summed_features_are_the_product(file, data):
+    """Features of one name are summed before or after others are chosen, and twice."""
+    names = np.array(data.draw(st.lists(st.integers(0, 5), min_size=G, max_size=G)))
+    onto = sp.csr_matrix(names[:, None] == np.unique(names), dtype=np.float32)
+    again = sp.csr_matrix(np.arange(onto.shape[1])[:, None] // 2 == np.arange(3), dtype=np.float32)
+    rows = np.array(data.draw(st.permutations(range(N))))[:50]
+    some = np.array(sorted(data.draw(st.sets(st.integers(0, onto.shape[1] - 1), min_size=1))))
+    counts, summed = counts_of()[rows], (backed(file, "X", "here") @ onto)[rows]
+    for made, expected in (
+        (summed, counts @ onto),
+        (summed[:, some], (counts @ onto)[:, some]),
+        (summed[:, some] @ again[some], (counts @ onto)[:, some] @ again[some]),
+    ):
+        assert made.shape == expected.shape
+        np.testing.assert_array_equal(in_memory(made).toarray(), expected.toarray())
+
+
+@pytest.fixture
+def downloaded(file, tmp_path):
+    """The counts as CELLxGENE has them: in raw, features by id, symbols in a column, two alike."""
+    data = anndata.read_h5ad(file)
+    data.layers.clear()
+    data.var["feature_name"] = [f"S{i % 20}" for i in range(G)]
+    data.raw = data.copy()
+    data.X = data.X * 0.5
+    path = tmp_path / "01234567-89ab-cdef-0123-456789abcdef.h5ad"
+    data.write(path)
+    return path
+
+
+@pytest.mark.parametrize("source", ["cellxgene", "url", "path"])
+def test_a_file_of_the_web_stays_in_it_too(downloaded, source):
+    read = {"files": "*.h5ad", "format": "h5ad", "var_names": "feature_name", "sample": "([^.]+)"}
+    told = {
+        "batch": "batch",
+        "labels": {"column": "type", "source": "expert"},
+        "qc": {"min_genes": 7, "min_cells": 57},
+        "tasks": [],
+    }
+    if source == "cellxgene":
+        told["cellxgene"] = {"dataset": downloaded.stem}
+    elif source == "url":
+        told |= {"url": [f"https://host/{downloaded.name}"], "read": [read], "qc": {}}
+    else:
+        told |= {"path": str(downloaded), "read": [read], "qc": {}}
+    if source != "cellxgene":  # whose rule it is that raw has the counts
+        data = anndata.read_h5ad(downloaded)
+        data.X = data.raw.X
+        data.write(downloaded)
+    made = {}
+    for name, shards in (("whole", None), ("parts", {"number": 3})):
+        dataset = DatasetConfig.model_validate({**told, "shards": shards})
+        made[name] = prepare("d", dataset, [downloaded])
+    whole, parts = made["whole"], made["parts"]
+    assert not whole.counts and list(parts.counts) == ["rna"]
+    assert parts.facts == whole.facts and 0 < whole.facts["features"]["rna"] <= 20
+    pd.testing.assert_frame_equal(parts.data.obs, whole.data.obs)
+    pd.testing.assert_frame_equal(parts.data["rna"].var, whole.data["rna"].var)
+    np.testing.assert_array_equal(
+        in_memory(parts.counts["rna"]).toarray(), whole.data["rna"].X.toarray()
+    )
+
+
+@pytest.mark.parametrize("why", ["gzip", "two files", "rounded", "by columns"])
+def test_what_cannot_stay_in_its_file_is_read_or_refused(downloaded, tmp_path, why):
+    read = {"files": "*", "format": "h5ad"}
+    files = [downloaded]
+    if why == "gzip":
+        files = [tmp_path / "packed.h5ad.gz"]
+        files[0].write_bytes(gzip.compress(downloaded.read_bytes()))
+    elif why == "two files":
+        files.append(tmp_path / "other.h5ad")
+        files[1].write_bytes(downloaded.read_bytes())
+    elif why == "by columns":
+        data = anndata.read_h5ad(downloaded)
+        data.X = data.X.tocsc()
+        data.write(downloaded)
+    told = {
+        "url": [f"https://host/{f.name}" for f in files],
+        "layer": None,
+        "shards": {"number": 2},
+    }
+    dataset = DatasetConfig.model_validate(
+        {**told, "read": [{**read, "round": why != "by columns"}]}
+    )
+    if why == "by columns":
+        with pytest.raises(DataError, match="stored by columns"):
+            load("d", dataset, files)
+        return
+    counts = load("d", dataset, files).modalities["rna"].counts_mg
+    assert sp.issparse(counts) and counts.shape == (N * len(files), G)

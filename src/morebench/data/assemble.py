@@ -7,7 +7,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,16 +16,16 @@ import scipy.sparse as sp
 from morebench.data.annotate import annotate, extracted
 from morebench.data.mapping import check_unique, column
 from morebench.data.members import matching, members_of, one_matching, patterns_of
-from morebench.data.raw import Modality, join_obs, modality_of, stacked
+from morebench.data.raw import Modality, checked, join_obs, readable, stacked
 from morebench.data.readers import read_file
+from morebench.data.readers.h5ad import h5ad_in_file
+from morebench.data.readers.stored import is_gzip
 from morebench.data.readers.text import header_of, read_text, separator_of
 from morebench.data.spec import DatasetConfig
 from morebench.data.spec_source import GeneNames, Read
 from morebench.data.strict import Constant
 from morebench.errors import DataError, listed
-
-if TYPE_CHECKING:
-    from anndata import AnnData
+from morebench.io.backed import Counts
 
 LOG = logging.getLogger(__name__)
 
@@ -65,8 +65,8 @@ def uncorrected(values: np.ndarray, umis: int, where: str) -> np.ndarray:
     return np.round(counts)
 
 
-def _counts(data: AnnData, entry: Read, where: str) -> sp.csr_matrix:
-    counts = sp.csr_matrix(data.X)
+def _counts(matrix: Any, entry: Read, where: str) -> sp.csr_matrix:
+    counts = sp.csr_matrix(matrix)
     if entry.umis is not None:
         values = uncorrected(counts.data.astype(np.float64), entry.umis, where)
     elif entry.round:
@@ -90,20 +90,20 @@ def _renamed(names: pd.Index, told: GeneNames, files: Sequence[Path], where: str
     return pd.Index(found.where(found.notna() & (found != ""), names).to_numpy())
 
 
-def merged(counts: sp.csr_matrix, var: pd.DataFrame) -> tuple[sp.csr_matrix, pd.DataFrame]:
+def merged(counts: Counts, var: pd.DataFrame) -> tuple[Counts, pd.DataFrame]:
     """Sum the features of one name, which keep the place and the ``gene_id`` of the first."""
     if var.index.is_unique:
         return counts, var
     code, names = pd.factorize(var.index)
     LOG.info("%d features share their name with another one: summed", len(var) - len(names))
-    ones = np.ones(len(code), dtype=counts.dtype)
+    ones = np.ones(len(code), dtype=np.float32)
     onto = sp.csr_matrix((ones, (np.arange(len(code)), code)), shape=(len(code), len(names)))
-    return (counts @ onto).tocsr(), var.loc[~var.index.duplicated()]
+    return counts @ onto, var.loc[~var.index.duplicated()]
 
 
-def _named(data: AnnData, entry: Read, files: Sequence[Path], where: str) -> pd.DataFrame:
+def _named(var: pd.DataFrame, entry: Read, files: Sequence[Path], where: str) -> pd.DataFrame:
     """Return ``var`` under the names of the features."""
-    var = data.var.copy()
+    var = var.copy()
     names = pd.Index(var.index.astype(str).to_numpy())
     if "gene_id" in var:  # a feature without a name has that of its id
         names = pd.Index(np.where(names == "", var["gene_id"].astype(str), names))
@@ -115,11 +115,9 @@ def _named(data: AnnData, entry: Read, files: Sequence[Path], where: str) -> pd.
     return var.set_axis(names, axis=0)
 
 
-def _split(data: AnnData, entry: Read, files: Sequence[Path], where: str) -> dict[str, Modality]:
+def _split(part: Modality, entry: Read, files: Sequence[Path], where: str) -> dict[str, Modality]:
     """Return checked counts by modality."""
-    import anndata
-
-    counts, var = _counts(data, entry, where), _named(data, entry, files, where)
+    var = _named(part.var, entry, files, where)
     kinds = pd.Series(entry.modality, index=range(len(var)), dtype=object)
     if "feature_types" in var:
         types = pd.Series(var["feature_types"].astype(str).to_numpy())
@@ -134,11 +132,35 @@ def _split(data: AnnData, entry: Read, files: Sequence[Path], where: str) -> dic
     found = {}
     for name in dict.fromkeys(kinds.dropna()):
         chosen = (kinds == name).to_numpy()
-        part, its = merged(counts[:, chosen], var.loc[chosen])
-        cells = pd.DataFrame(index=data.obs_names)
+        counts, its = merged(part.counts_mg[:, chosen], var.loc[chosen])
         at = f"{where}[{name}]" if "feature_types" in var else where
-        found[name] = modality_of(anndata.AnnData(part, obs=cells, var=its), None, at)
+        found[name] = checked(counts, part.cells, its, at)
     return found
+
+
+def _read(
+    path: Path, entry: Read, files: Sequence[Path], dataset: DatasetConfig, where: str, stays: bool
+) -> tuple[pd.DataFrame, Modality]:
+    """Return the cells and features of one file, and its counts or where they stay."""
+    raw = dataset.cellxgene is not None
+    if stays:
+        with readable(path, where):
+            obs, var, counts = h5ad_in_file(
+                path, where, layer=dataset.layer, raw=raw, var_names=entry.var_names
+            )
+        return obs, Modality(counts, obs.index.astype(str), var)
+    data = read_file(path, entry, files, where, layer=dataset.layer, raw=raw)
+    return data.obs, Modality(_counts(data.X, entry, where), data.obs_names, data.var)
+
+
+def _can_stay(chosen: Sequence[tuple[int, Path]], entries: Sequence[Read]) -> bool:
+    """Tell whether the counts are those of one h5ad, as they stand in it."""
+    if len(chosen) != 1:
+        return False
+    number, path = chosen[0]
+    entry = entries[number]
+    as_they_stand = entry.umis is None and not entry.round
+    return entry.format == "h5ad" and as_they_stand and not is_gzip(path)
 
 
 def sample_of(path: Path, entry: Read, several: bool, where: str) -> str | None:
@@ -156,13 +178,28 @@ def sample_of(path: Path, entry: Read, several: bool, where: str) -> str | None:
     return stem or path.parent.name
 
 
+def _chosen(members: Sequence[Path], entries: Sequence[Read], where: str) -> list[tuple[int, Path]]:
+    """Return each file of counts after the number of the entry that reads it."""
+    chosen = []
+    for number, entry in enumerate(entries):
+        found = matching(members, entry.files)
+        if not found:
+            raise DataError(
+                f"{where}.read[{number}]: no file fits {entry.files!r}; there are "
+                f"{listed(sorted(m.name for m in members))}"
+            )
+        chosen += [(number, path) for path in found]
+    return chosen
+
+
 def read_files(
     files: Sequence[Path], dataset: DatasetConfig, where: str
 ) -> tuple[pd.DataFrame, dict[str, Modality]]:
     """Read a dataset's files as its ``read``, ``from_id`` and ``annotation`` say.
 
     Cells of named samples are called ``sample:id``, and have the column ``sample``. Features
-    that share a name are summed. Samples are put together on the features that all have.
+    that share a name are summed. Samples are put together on the features that all have. Counts
+    of a dataset with ``shards`` that is one plain h5ad stay in it.
 
     Parameters
     ----------
@@ -188,30 +225,28 @@ def read_files(
     tables, ids = [], []
     with tempfile.TemporaryDirectory() as folder:
         members = members_of(files, patterns_of(entries, dataset), Path(folder))
-        for number, entry in enumerate(entries):
-            at = f"{where}.read[{number}]"
-            found = matching(members, entry.files)
-            if not found:
-                names = listed(sorted(m.name for m in members))
-                raise DataError(f"{at}: no file fits {entry.files!r}; there are {names}")
-            for path in found:
-                at_file = f"{at}, {path.name}"
-                raw = dataset.cellxgene is not None
-                data = read_file(path, entry, members, at_file, layer=dataset.layer, raw=raw)
-                own = pd.Series(data.obs_names.astype(str), index=data.obs_names)
-                sample = sample_of(path, entry, len(found) > 1, at_file)
-                obs = data.obs.copy()
-                for name, pattern in dataset.from_id.items():
-                    obs[name] = extracted(data.obs_names, pattern, name, f"{at_file}, from_id")
-                if sample is not None:
-                    if "sample" in obs:
-                        raise DataError(f"{at_file}: its cells have a column 'sample' already")
-                    obs["sample"] = sample
-                    data.obs_names = obs.index = own.index = f"{sample}:" + own.to_numpy(object)
-                for name, part in _split(data, entry, members, at_file).items():
-                    parts.setdefault(name, []).append(part)
-                tables.append(obs)
-                ids.append(own)
+        chosen = _chosen(members, entries, where)
+        # What an archive holds is here for as long as it is read.
+        stays = dataset.stays_in_file and members == list(files) and _can_stay(chosen, entries)
+        for number, path in chosen:
+            entry, at_file = entries[number], f"{where}.read[{number}], {path.name}"
+            obs, part = _read(path, entry, members, dataset, at_file, stays)
+            own = pd.Series(part.cells.astype(str), index=part.cells)
+            several = [n for n, _ in chosen].count(number) > 1
+            sample = sample_of(path, entry, several, at_file)
+            obs = obs.copy()
+            for name, pattern in dataset.from_id.items():
+                obs[name] = extracted(part.cells, pattern, name, f"{at_file}, from_id")
+            if sample is not None:
+                if "sample" in obs:
+                    raise DataError(f"{at_file}: its cells have a column 'sample' already")
+                obs["sample"] = sample
+                obs.index = own.index = f"{sample}:" + own.to_numpy(object)
+                part.cells = obs.index
+            for name, modality in _split(part, entry, members, at_file).items():
+                parts.setdefault(name, []).append(modality)
+            tables.append(obs)
+            ids.append(own)
         obs = join_obs(tables)
         own = pd.concat(ids)
         own = own[~own.index.duplicated()].loc[obs.index]

@@ -18,7 +18,6 @@ from morebench.data.sources import (
     in_part,
     main_modality,
     modality_names,
-    stays_in_file,
 )
 from morebench.data.spec import DatasetConfig
 from morebench.errors import DataError
@@ -101,7 +100,7 @@ def peek(name: str, dataset: DatasetConfig) -> tuple[pd.DataFrame, int] | None:
         obs = join_obs([s.obs for s in found.values()])
     elif str(dataset.path).endswith(".h5mu"):
         obs, found = _peek_h5mu(dataset, where)
-    elif stays_in_file(dataset):
+    elif dataset.stays_in_file:
         obs, counted = in_file(dataset, where)
         found = {dataset.modality: _Seen(obs, counted.var.index)}
     else:

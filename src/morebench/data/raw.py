@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import scipy.sparse as sp
 
 from morebench.data.mapping import check_unique
 from morebench.errors import DataError, MorebenchError, listed
-from morebench.io.backed import Counts
+from morebench.io.backed import BackedCounts, Counts
 from morebench.io.counts import as_counts
 from morebench.io.prepared import VAR_COLUMNS
 
@@ -73,13 +73,19 @@ def check_names(cells: pd.Index, genes: pd.Index, where: str) -> None:
         raise DataError(f"{where}: is empty ({len(cells)} cells x {len(genes)} genes)")
 
 
+def checked(counts: Any, cells: pd.Index, var: pd.DataFrame, where: str) -> Modality:
+    """Return a modality whose names are checked, and whose counts are; in a file, when read."""
+    check_names(cells, var.index, where)
+    if not isinstance(counts, BackedCounts):
+        counts = as_counts(counts, where)
+    return Modality(counts, cells, var[[c for c in VAR_COLUMNS if c in var]].astype(str))
+
+
 def modality_of(part: AnnData, layer: str | None, where: str) -> Modality:
     """Return the checked counts of an AnnData."""
-    check_names(part.obs_names, part.var_names, where)
     check_layer(layer, part.X is not None, list(part.layers), where)
-    counts = as_counts(part.X if layer is None else part.layers[layer], where)
-    var = part.var[[c for c in VAR_COLUMNS if c in part.var]].astype(str)
-    return Modality(counts, part.obs_names, var)
+    counts = part.X if layer is None else part.layers[layer]
+    return checked(counts, part.obs_names, part.var, where)
 
 
 @contextmanager

@@ -14,21 +14,18 @@ from morebench.data.mapping import check_held_out, map_obs, settle
 from morebench.data.raw import (
     Modality,
     Raw,
-    check_layer,
-    check_names,
+    checked,
     join_obs,
     modality_of,
     readable,
     stacked,
 )
-from morebench.data.readers.h5ad import read_h5ad
+from morebench.data.readers.h5ad import h5ad_in_file, read_h5ad
 from morebench.data.spec import DatasetConfig, resolve
 from morebench.data.strict import Modality as ModalityName
 from morebench.errors import DataError, listed
-from morebench.io.backed import backed
 from morebench.io.counts import check_sparse
 from morebench.io.hdf5 import check_hdf5
-from morebench.io.prepared import VAR_COLUMNS
 from morebench.registry import DATASETS
 
 if TYPE_CHECKING:
@@ -59,11 +56,6 @@ def _read_h5ad(path: str, layer: str | None, where: str) -> AnnData:
         return read_h5ad(found, where, layer=layer)
 
 
-def stays_in_file(dataset: DatasetConfig) -> bool:
-    """Tell whether a dataset of one h5ad may exceed memory, so that its counts are not read."""
-    return dataset.shards is not None and dataset.derive is None
-
-
 def in_file(dataset: DatasetConfig, where: str) -> tuple[pd.DataFrame, Modality]:
     """Return the cells and counts of an h5ad whose counts stay in it.
 
@@ -72,19 +64,10 @@ def in_file(dataset: DatasetConfig, where: str) -> tuple[pd.DataFrame, Modality]
     DataError
         As for other files, or where the counts are stored by columns.
     """
-    import h5py
-    from anndata.io import read_elem
-
     path = file_of(str(dataset.path), where, (".h5ad",))
     with readable(path, where):
-        check_hdf5(path, where)
-        with h5py.File(path) as file:
-            check_layer(dataset.layer, "X" in file, list(file.get("layers", ())), where)
-            obs, var = read_elem(file["obs"]), read_elem(file["var"])
-    check_names(obs.index, var.index, where)
-    key = "X" if dataset.layer is None else f"layers/{dataset.layer}"
-    var = var[[c for c in VAR_COLUMNS if c in var]].astype(str)
-    return obs, Modality(backed(path, key, where), obs.index, var)
+        obs, var, counts = h5ad_in_file(path, where, layer=dataset.layer)
+    return obs, checked(counts, obs.index, var, where)
 
 
 def local_files(path: str, where: str) -> list[Path]:
@@ -158,7 +141,7 @@ def _from_path(dataset: DatasetConfig, where: str) -> tuple[pd.DataFrame, dict[s
         parts = {m: data.mod[key] for m, key in chosen.items()}
         found = {m: modality_of(p, dataset.layer, f"{where}[{m}]") for m, p in parts.items()}
         obs = h5mu_obs(data.obs, {key: data.mod[key].obs for key in chosen.values()})
-    elif stays_in_file(dataset):
+    elif dataset.stays_in_file:
         obs, part = in_file(dataset, where)
         found = {dataset.modality: part}
     else:

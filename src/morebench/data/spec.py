@@ -237,6 +237,11 @@ class DatasetConfig(Strict):
         """Whether its files are fetched from the web."""
         return any(getattr(self, k) for k in REMOTE)
 
+    @property
+    def stays_in_file(self) -> bool:
+        """Whether it may exceed memory, so that the counts of an h5ad are not read at once."""
+        return self.shards is not None and self.derive is None
+
 
 def slug(text: str) -> str:
     """Return a name fit for a file: letters, digits, dot and underscore."""

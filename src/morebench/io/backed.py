@@ -32,6 +32,8 @@ BLOCK = 20_000
 class BackedCounts:
     """Counts in an HDF5 file, of which ``counts[rows]`` and ``counts[:, columns]`` read nothing.
 
+    Nor does ``counts @ onto``, which sums features.
+
     Attributes
     ----------
     path, key
@@ -40,8 +42,10 @@ class BackedCounts:
         For errors.
     rows : (n,) array of int
         Places of the cells in the file, in the cells' order; each at most once.
-    columns : (g,) array of int
-        Places of the genes in the file.
+    columns : (c,) array of int
+        Places of features in the file.
+    onto : (c, g) csr matrix of 0 and 1, or None
+        Which of them are summed to a gene; None where each feature is one.
     """
 
     path: Path
@@ -49,19 +53,29 @@ class BackedCounts:
     where: str
     rows: np.ndarray
     columns: np.ndarray
+    onto: sp.csr_matrix | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         """(n, g)."""
-        return len(self.rows), len(self.columns)
+        genes = len(self.columns) if self.onto is None else self.onto.shape[1]
+        return len(self.rows), genes
 
     def __getitem__(self, key: Any) -> BackedCounts:
         """Choose rows by ``[places or mask]``, columns by ``[:, places or mask]``."""
         if isinstance(key, tuple):
             if key[0] != slice(None):
                 raise IndexError("counts in a file: choose rows and columns one after the other")
-            return replace(self, columns=self.columns[key[1]])
+            if self.onto is None:
+                return replace(self, columns=self.columns[key[1]])
+            onto = self.onto[:, key[1]]
+            used = onto.getnnz(axis=1) > 0
+            return replace(self, columns=self.columns[used], onto=onto[used])
         return replace(self, rows=self.rows[key])
+
+    def __matmul__(self, onto: sp.csr_matrix) -> BackedCounts:
+        """Sum genes: ``onto`` is a (g, new g) matrix of 0 and 1."""
+        return replace(self, onto=onto if self.onto is None else self.onto @ onto)
 
     def blocks(self, size: int = BLOCK) -> Iterator[sp.csr_matrix]:
         """Yield (size, g) csr blocks of float32 in the cells' order, each checked by as_counts."""
@@ -77,6 +91,8 @@ class BackedCounts:
         block = sp.csr_matrix(block)
         if not np.array_equal(self.columns, np.arange(block.shape[1])):
             block = block[:, self.columns]
+        if self.onto is not None:
+            block = block @ self.onto
         return as_counts(block, f"{self.where}, rows {start} to {stop - 1}")
 
     def _ascending(self, size: int) -> Iterator[sp.csr_matrix]:

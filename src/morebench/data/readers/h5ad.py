@@ -3,16 +3,68 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from morebench.data.mapping import column
 from morebench.data.raw import check_layer
 from morebench.data.readers.stored import seekable
+from morebench.io.backed import BackedCounts, backed
 from morebench.io.counts import check_sparse
 from morebench.io.hdf5 import check_hdf5
 
 if TYPE_CHECKING:
+    import h5py
     from anndata import AnnData
+
+
+def _places(
+    file: h5py.File, where: str, layer: str | None, raw: bool
+) -> tuple[str, pd.DataFrame, pd.DataFrame]:
+    """Return the key of the counts, and their ``obs`` and ``var``."""
+    from anndata.io import read_elem
+
+    held = "raw/" if raw and layer is None and "raw" in file else ""
+    check_layer(layer, f"{held}X" in file, list(file.get("layers", ())), where)
+    key = f"{held}X" if layer is None else f"layers/{layer}"
+    return key, read_elem(file["obs"]), read_elem(file[f"{held}var"])
+
+
+def _named(var: pd.DataFrame, var_names: str | None, where: str) -> pd.DataFrame:
+    """Return ``var`` under the names of a column; the ids become ``gene_id``."""
+    if var_names is None:
+        return var
+    names = column(var, var_names, f"{where}, var").astype(str).to_numpy()
+    return var.assign(gene_id=var.index).set_axis(names, axis=0)
+
+
+def h5ad_in_file(
+    path: Path,
+    where: str,
+    *,
+    layer: str | None = None,
+    raw: bool = False,
+    var_names: str | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame, BackedCounts]:
+    """Return ``obs``, ``var`` and counts of a plain h5ad; the counts stay in the file.
+
+    Parameters
+    ----------
+    layer, raw, var_names
+        As ``read_h5ad``.
+
+    Raises
+    ------
+    DataError
+        As for other files, or where the counts are stored by columns.
+    """
+    import h5py
+
+    check_hdf5(path, where)
+    with h5py.File(path) as file:
+        key, obs, var = _places(file, where, layer, raw)
+    return obs, _named(var, var_names, where), backed(path, key, where)
 
 
 def read_h5ad(
@@ -42,14 +94,7 @@ def read_h5ad(
     with seekable(path) as plain:
         check_hdf5(plain, where)
         with h5py.File(plain) as file:
-            held = file["raw"] if raw and layer is None and "raw" in file else file
-            check_layer(layer, "X" in held, list(file.get("layers", ())), where)
-            counts = read_elem(held["X"] if layer is None else file["layers"][layer])
-            obs, var = read_elem(file["obs"]), read_elem(held["var"])
+            key, obs, var = _places(file, where, layer, raw)
+            counts: Any = read_elem(file[key])
     check_sparse(counts, f"{where}: {path}")
-    data = anndata.AnnData(counts, obs=obs, var=var)
-    if var_names is not None:
-        names = column(data.var, var_names, f"{where}, var")
-        data.var["gene_id"] = data.var_names
-        data.var_names = names.astype(str)
-    return data
+    return anndata.AnnData(counts, obs=obs, var=_named(var, var_names, where))

@@ -11,12 +11,16 @@ from pathlib import Path
 from morebench.data.archives import CHUNK, GZIP, open_binary
 
 
+def is_gzip(path: Path) -> bool:
+    """Tell whether a file is compressed by gzip, whatever its name."""
+    with path.open("rb") as stream:
+        return stream.read(len(GZIP)) == GZIP
+
+
 @contextmanager
 def seekable(path: Path) -> Iterator[Path]:
     """Yield the path of a plain file: itself, or what a gzip file holds, while it is needed."""
-    with path.open("rb") as stream:
-        packed = stream.read(len(GZIP)) == GZIP
-    if not packed:
+    if not is_gzip(path):
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
