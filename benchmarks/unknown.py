@@ -16,10 +16,10 @@ import numpy as np
 
 def shares(results: Path, dataset: str, split: str) -> tuple[float, float]:
     """Return the shares called unknown of the scored cells of the new type, and of the others."""
+    from morebench.contract import UNKNOWN
     from morebench.evaluate import task_data
     from morebench.io.outputs import read_output
     from morebench.registry import METHODS
-    from morebench.tasks.open_set import UNKNOWN
 
     given, task = task_data(
         dataset, split, results / f"inputs/{dataset}/{split}.h5ad",

@@ -14,7 +14,11 @@ import scipy.sparse as sp
 
 GENES = [f"GENE{i}" for i in range(60)]
 SCMOMAT = "PeterZZQ/scMoMaT/39fd0972d9e84e2cfbc9c1a8b3f67359b8b21ff3/data/real/MOp_5batches"
-HOSTS = ("https://s3.amazonaws.com", "https://raw.githubusercontent.com")
+PLACES = {
+    "https://s3.amazonaws.com": "s3",
+    "https://raw.githubusercontent.com": "raw",
+    "https://ftp.ncbi.nlm.nih.gov/geo": "geo",
+}
 
 
 @dataclass
@@ -87,12 +91,12 @@ def gse153935(root, rng):
 
 
 def baron(root, rng):
-    kinds = ["alpha", "beta", "endothelial", "acinar"]
+    kinds = ["alpha", "beta", "endothelial", "acinar", "activated_stellate", "quiescent_stellate"]
     members, parts = {}, []
     for i, sample in enumerate(["human1", "human2", "human3", "human4", "mouse1", "mouse2"]):
         ids = [f"{sample}_lib1.final_cell_{j:04d}" for j in range(1, 41)]
         genes = GENES if sample.startswith("human") else [g.capitalize() for g in GENES]
-        made = sampled(rng, ids, [kinds[j % 4] for j in range(40)], genes)
+        made = sampled(rng, ids, [kinds[j % len(kinds)] for j in range(40)], genes, mean=15.0)
         table = made.counts.copy()
         table.insert(0, "barcode", [b[:8] + "-" + b[8:] for b in barcodes(rng, 40)])
         table.insert(1, "assigned_cluster", made.labels)
@@ -105,8 +109,8 @@ def baron(root, rng):
 
 def muraro(root, rng):
     ids = [f"D{d}-{lib}_{w}" for d in (28, 29, 30, 31) for lib in (1, 2) for w in range(1, 21)]
-    kinds = ["alpha", "acinar", "duct", "unclear"]
-    made = sampled(rng, ids, [kinds[i % 4] for i in range(len(ids))], GENES, mean=15.0)
+    kinds = ["alpha", "acinar", "duct", "unclear", "pp", "mesenchymal"]
+    made = sampled(rng, ids, [kinds[i % len(kinds)] for i in range(len(ids))], GENES, mean=15.0)
     made.counts.iloc[:4] = 0  # wells without a cell
     made.counts.iloc[:4, 0] = 1
     values = -256 * np.log(1 - made.counts / 256)
@@ -246,20 +250,30 @@ def snare(root, rng):
     return {"snare": Made(counts, known)}
 
 
+def pancreas(baron, muraro):
+    """Return the two sets that ``pancreas`` puts together, under its ids and names of types."""
+    own = [cell.split(":", 1)[1] for cell in baron.counts.index]
+    bare = Made(baron.counts.set_axis(own), baron.labels.set_axis(own))
+    both = joined([bare, muraro], ["indrop", "celseq2"])
+    stellate = ("mesenchymal", "activated_stellate", "quiescent_stellate")
+    names = {"duct": "ductal", "pp": "gamma", **dict.fromkeys(stellate, "stellate")}
+    return Made(both.counts, both.labels.replace(names))
+
+
 def lay_out(root, seed=0):
     """Write the files of every dataset of config/paper.yaml; return what they hold by name."""
     rng, root = np.random.default_rng(seed), Path(root)
     found = {}
     for write in (gse153935, baron, muraro, xin, kang, bmmc, snare):
         found |= write(root, rng)
-    return found
+    return found | {"pancreas": pancreas(found["baron"], found["muraro"])}
 
 
 def downloads(url, cache, lock):
     """Return the ``downloads`` of a configuration that takes all of it from one server."""
     return {
         "geo": f"{url}/geo",
-        "mirrors": dict(zip(HOSTS, [[f"{url}/s3"], [f"{url}/raw"]], strict=True)),
+        "mirrors": {host: [f"{url}/{folder}"] for host, folder in PLACES.items()},
         "cache": str(cache),
         "lock": str(lock),
         "retries": 0,

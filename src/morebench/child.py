@@ -36,7 +36,7 @@ PRETRAINED_FILE = "pretrained.safetensors"
 NO_ROOM = os.EX_CANTCREAT
 
 
-def _versions(packages: list[str]) -> dict[str, str]:
+def versions(packages: list[str]) -> dict[str, str]:
     """Return the versions of Python, the system, and some packages."""
     found = {
         "python": ".".join(map(str, sys.version_info[:3])),
@@ -125,7 +125,7 @@ def run(directory: Path) -> dict[str, Any]:
     from morebench import threads
 
     task = read_json(directory / TASK_FILE)
-    write_json(directory / ABOUT_FILE, _versions(task["packages"]))
+    write_json(directory / ABOUT_FILE, versions(task["packages"]))
     threads.limit(task["threads"])  # before anything that has a pool is imported
 
     result: dict[str, Any] = {"state": "failed", "reason": ""}
@@ -148,7 +148,7 @@ def run(directory: Path) -> dict[str, Any]:
         state = "out_of_memory" if gpu else "failed"
         result |= {"state": state, "reason": f"{type(error).__name__}: {short}"}
     result["peak_gpu_mb"] = _peak_gpu_mb()
-    result["versions"] = {**_loaded(), **_versions(task["packages"])}
+    result["versions"] = {**_loaded(), **versions(task["packages"])}
     return result
 
 

@@ -10,6 +10,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+#: What a method writes as the label of a cell that it cannot name; no type may be called so.
+UNKNOWN = "unknown"
+
 
 @dataclass
 class MethodInput:

@@ -10,6 +10,7 @@ from morebench.config import Config
 from morebench.data.derive import check_early
 from morebench.data.download import cache_folder, check_offline
 from morebench.data.geo import with_names
+from morebench.data.manifest import check_locked
 from morebench.data.mapping import LEVELS, check_held_out, check_size
 from morebench.data.peek import peek
 from morebench.data.remote import remotes_of
@@ -32,11 +33,16 @@ def check_columns(obs: pd.DataFrame, where: str) -> None:
 
 
 def check_downloads(config: Config) -> None:
-    """Raise DataError in offline mode for files that are needed and not in the cache."""
+    """Raise DataError for files that the lock has otherwise; offline, for those not there."""
     told = config.downloads
+    paths = Paths(Path(config.results))
+    for name, dataset in config.datasets.items():
+        manifest = Path(paths.downloaded(name))
+        if dataset.remote and manifest.exists():
+            check_locked(manifest, Path(told.lock))
     if not told.offline:
         return
-    paths, wanted, reasons = Paths(Path(config.results)), {}, []
+    wanted, reasons = {}, []
     for name, dataset in config.datasets.items():
         if dataset.remote and not paths.prepared(name).exists():
             where = f"datasets.{name}"

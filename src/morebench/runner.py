@@ -26,6 +26,7 @@ from morebench.child import (
     PRETRAINED_FILE,
     RESULT_FILE,
     TASK_FILE,
+    versions,
 )
 from morebench.errors import NoRoom
 from morebench.files import atomic_directory, copy, read_json, room_for, write_json
@@ -130,7 +131,7 @@ def found_no_room(code: int, folder: Path) -> bool:
 
 def write_unrun(output: Path, status: Status) -> None:
     """Write the status of a method that could not even be started."""
-    status.hardware = hardware()
+    status.hardware, status.versions = hardware(), versions([])
     with atomic_directory(output) as directory:
         write_status(directory, status)
 

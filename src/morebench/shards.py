@@ -183,6 +183,7 @@ def gather(
         setattr(whole, key, round(sum(getattr(s, key) for s in statuses), 3))
     for key in ("peak_rss_mb", "peak_gpu_mb", "attempt"):
         setattr(whole, key, max(getattr(s, key) for s in statuses))
+    whole.hardware = "; ".join(dict.fromkeys(s.hardware for s in statuses if s.hardware))
     for name, status in zip(names, statuses, strict=True):
         if status.state != "ok":
             whole.state, whole.reason = status.state, f"{name}: {status.reason}"

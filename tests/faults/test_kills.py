@@ -92,22 +92,30 @@ def test_a_job_that_was_killed_is_made_by_the_next_run(faulty):
     processes_end(project)
 
 
-def test_a_method_that_was_killed_is_a_status_and_can_be_repeated(faulty):
+def test_methods_that_were_killed_are_statuses_and_can_be_repeated(faulty, undisturbed):
+    """Wherever methods run: a whole run, the fit of one in ranges, a range."""
     project = faulty("method")
-    target = "results/embeddings/tiny/all/pca/0"
-    project.hold("output.h5ad")
-    running = project.start(target)
-    (held,) = project.held(running)
-    kill(held)
-    assert running.wait(PATIENCE_S) == 0, "the killed method is a status, not a failed job"
-    project.let_go()
-    status = (project.root / target / "status.json").read_text()
-    assert '"state": "failed"' in status and "ended by SIGKILL" in status
-    processes_end(project)
-    done = project.snakemake(target, "--forcerun", target)  # as 'morebench retry' does
+    for target, message in {
+        "results/embeddings/tiny/all/pca/0": "run pca on tiny / all, seed 0",
+        "results/shards/tiny/all/more/0/fit": "fit more on a sample of tiny / all, seed 0",
+        "results/shards/tiny/all/more/0/1": "run more on range 1 of tiny / all, seed 0",
+    }.items():
+        project.hold("result.json")
+        running = project.start(target)
+        (held,) = project.held(running)
+        kill(held)
+        assert running.wait(PATIENCE_S) == 0, "the killed method is a status, not a failed job"
+        project.let_go()
+        status = (project.root / target / "status.json").read_text()
+        assert '"state": "failed"' in status and "ended by SIGKILL" in status
+        processes_end(project)
+        done = project.snakemake(target, "--forcerun", target)  # as 'morebench retry' does
+        assert done.returncode == 0, done.stdout
+        assert jobs(done.stdout)[0] == {message}
+        assert '"state": "ok"' in (project.root / target / "status.json").read_text()
+    done = project.snakemake(timeout=LIMIT_S)
     assert done.returncode == 0, done.stdout
-    assert jobs(done.stdout)[0] == {"run pca on tiny / all, seed 0"}
-    assert '"state": "ok"' in (project.root / target / "status.json").read_text()
+    assert project.tables() == undisturbed.tables()
 
 
 def test_a_method_ends_with_its_job(faulty):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from anndata.io import write_elem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -271,3 +272,30 @@ def test_what_cannot_stay_in_its_file_is_read_or_refused(downloaded, tmp_path, w
         return
     counts = load("d", dataset, files).modalities["rna"].counts_mg
     assert sp.issparse(counts) and counts.shape == (N * len(files), G)
+
+
+@pytest.mark.parametrize(
+    ("key", "by"),
+    [("X", "rows"), ("X", "columns"), ("X", "huge"), ("layers/dense", "rows"),
+     ("layers/dense", "columns")],
+)  # fmt: skip
+def test_counts_of_another_shape_than_their_tables_are_refused(downloaded, key, by):
+    """Also a shape whose places alone would not fit into memory."""
+    with h5py.File(downloaded, "r+") as file:
+        del file["raw"]
+        if key in file:
+            del file[key]
+        n, g = {"rows": (N + 1, G), "columns": (N, G + 1), "huge": (N, 3 * 10**9)}[by]
+        shape = (n, g)
+        if key == "X":
+            write_elem(file, key, sp.csr_matrix((n, min(g, 10**6)), dtype=np.float32))
+            file[key].attrs["shape"] = shape
+        else:
+            write_elem(file, key, np.zeros(shape, dtype=np.float32))
+    layer = None if key == "X" else "dense"
+    told = {"path": str(downloaded), "layer": layer, "shards": {"number": 2}}
+    words = f"{key} has the shape \\({n}, {g}\\), obs and var say \\({N}, {G}\\)"
+    for read in (None, [{"files": "*.h5ad", "format": "h5ad"}]):
+        dataset = DatasetConfig.model_validate({**told, "read": read or []})
+        with pytest.raises(DataError, match=words):
+            load("d", dataset)

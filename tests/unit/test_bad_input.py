@@ -70,7 +70,7 @@ CONFIG_CASES = {
     ),
     "unknown key of labels": (
         {"labels": {"colunm": "x", "column": "x", "source": "expert"}},
-        ["unknown key 'datasets.d.labels.colunm'", "did you mean 'column'?", "missing, source"],
+        ["unknown key 'datasets.d.labels.colunm'", "did you mean 'column'?", "rename, source"],
     ),
     "unknown key of a file of several": (
         {"path": None, "concat": [{"path": "a.h5ad", "label_colum": "x"}]},
@@ -643,6 +643,43 @@ def test_a_label_that_none_of_several_files_has(key, two_files, config_of):
     by_preflight(content, f"datasets.d, labels.{key}", "'CD19+ B'", "B cell, NK cell, debris")
     dataset = load(content).datasets["d"]
     refused(DataError, [f"labels.{key}", "'CD19+ B'"], load_data, "d", dataset)
+
+
+def test_types_are_renamed_and_stand_in_several_columns(two_files, config_of):
+    content = config_of(
+        None, concat=two_files, batch=None,
+        labels=labelled(rename={"NK cell": "NK", "debris": "B cell"}, exclude=["NK"]),
+    )  # fmt: skip
+    plain = accepted(config_of(None, concat=two_files, batch=None, labels=labelled()))
+    had = plain.truth["cell_type"].value_counts()
+    found = accepted(content).truth["cell_type"].value_counts()
+    assert found["B cell"] == had["B cell"] + had["debris"]
+    assert set(found.index) == set(had.index) - {"NK cell", "debris"}
+    content["datasets"]["d"]["labels"]["rename"] = {"T cell": "T"}
+    by_preflight(content, "datasets.d, labels.rename", "'T cell'", "B cell, NK cell, debris")
+
+
+def test_the_first_of_several_columns_that_has_a_type_gives_it(h5ad, config_of):
+    first = ["B" if i % 3 else None for i in range(60)]
+    second = ["T" if i % 2 else "NK" for i in range(60)]
+    path = h5ad(one=first, other=second)
+    labels = {"column": ["one", "other"], "source": "expert"}
+    truth = accepted(config_of(path, labels=labels)).truth
+    expected = ["B" if i % 3 else "T" if i % 2 else "NK" for i in range(60)]
+    assert sorted(truth["cell_type"]) == sorted(expected)
+    labels["column"] = ["one", "absent"]
+    by_preflight(config_of(path, labels=labels), "datasets.d, labels", "'absent'", "other")
+
+
+def test_no_type_may_have_the_name_of_what_cannot_be_named(h5ad, config_of):
+    path = h5ad(cell_type=[("T", "unknown", "B")[i // 2 % 3] for i in range(60)])
+    content = config_of(path, labels=labelled())
+    by_preflight(content, "datasets.d, labels", "'unknown'", "missing", "rename")
+    content["datasets"]["d"]["labels"]["missing"] = ["unknown"]
+    assert accepted(content).truth["cell_type"].isna().sum() == 20
+    del content["datasets"]["d"]["labels"]["missing"]
+    content["datasets"]["d"]["labels"]["rename"] = {"unknown": "unassigned"}
+    assert (accepted(content).truth["cell_type"] == "unassigned").sum() == 20
 
 
 def test_a_label_map_of_unknown_labels(two_files, config_of):

@@ -8,8 +8,10 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
+import threading
 import time
 from email.utils import formatdate
 from types import SimpleNamespace
@@ -470,6 +472,25 @@ def test_a_certificate_that_nobody_signed_is_refused(serve, get, tls, monkeypatc
     monkeypatch.delenv("REQUESTS_CA_BUNDLE")
     server = serve(tls=tls)
     refused(lambda: get(remote(server)), NAME, "no valid certificate")
+
+
+def test_a_handshake_that_breaks_off_is_tried_again(get):
+    """A server that hangs up as TLS begins: nothing says that its certificate is wrong."""
+    met = []
+
+    def hang_up(listener):
+        for _ in range(2):
+            connection, _ = listener.accept()
+            met.append(connection.recv(1) == b"\x16")  # the first byte of a handshake
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=hang_up, args=(listener,), daemon=True)
+        thread.start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/{NAME}"
+        text = refused(lambda: get(Remote((url,), NAME), retries=1), NAME, "(attempt 2)")
+        thread.join(10)
+    assert met == [True, True] and "certificate" not in text
 
 
 # --- the cache and the lock -------------------------------------------------------------------

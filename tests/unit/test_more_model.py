@@ -14,12 +14,13 @@ import scipy.sparse as sp
 import torch
 
 import morebench
+from morebench.contract import UNKNOWN as CALLED_UNKNOWN
 from morebench.errors import DataError, Unsupported
 from morebench.models.more import genes
 from morebench.models.more.backbone import load_backbone
 from morebench.models.more.cells import one_modality
 from morebench.models.more.expression import normalise
-from morebench.models.more.labels import label_codes, shown_labels
+from morebench.models.more.labels import UNKNOWN, label_codes, shown_labels
 from morebench.models.more.model import MoRE
 from morebench.models.more.settings import Settings
 
@@ -208,6 +209,9 @@ def test_shown_labels_are_those_that_are_known():
     assert shown_labels(data, "t", "?").tolist() == ["a", None, "None", None]
     classes, codes = label_codes(shown_labels(data, "t", "?"), 4)
     assert classes.tolist() == ["None", "a"] and codes.tolist() == [1, -1, 0, -1]
+    with pytest.raises(DataError, match="a class is called 'unknown'"):
+        label_codes(np.array(["a", UNKNOWN, None, "b"], dtype=object), 4)
+    assert UNKNOWN == CALLED_UNKNOWN  # the workflow's word
 
 
 def test_labels_that_cannot_be_used_are_named(data, fitted):

@@ -1,7 +1,9 @@
 """Readers of files as others write them: values, ids and names against what was written."""
 
+import errno
 import gzip
 import io
+import os
 
 import anndata
 import h5py
@@ -16,9 +18,10 @@ from hypothesis.extra.numpy import arrays
 from tests.geo import lines, mtx, packed, tar
 from tests.refusals import refused
 
-from morebench.data.readers import read_file, table
+from morebench.data.readers import read_file, stored, table
 from morebench.data.readers.mtx import companion
 from morebench.data.spec_source import Read
+from morebench.errors import NoRoom
 
 COUNTS = np.array([[0, 3, 1], [2, 0, 0], [0, 0, 7], [1, 1, 1]])
 CELLS, GENES = ["c1", "c2", "c3", "c4"], ["A", "B", "C"]
@@ -217,6 +220,18 @@ def test_an_h5_that_is_no_cell_ranger_file_is_refused(tmp_path):
     refused(lambda: read(path, format="h5"), "a.h5 cannot be read as h5")
     path.write_bytes(b"text")
     refused(lambda: read(path, format="h5"), "a.h5 cannot be read as h5")
+
+
+def test_no_room_to_unpack_is_said_of_the_disk_and_not_of_the_file(tmp_path, monkeypatch):
+    anndata.AnnData(FRAME.astype(np.float32)).write_h5ad(tmp_path / "a.h5ad")
+    path = written(tmp_path, "a.h5ad.gz", gzip.compress((tmp_path / "a.h5ad").read_bytes()))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(stored.shutil, "copyfileobj", full)
+    with pytest.raises(NoRoom, match="a.h5ad: there is no room for it"):
+        read(path, format="h5ad")
 
 
 def test_of_an_h5ad_the_layer_is_read_or_the_raw_counts(tmp_path):

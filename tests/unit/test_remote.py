@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 from tests.geo import downloads, lay_out
@@ -172,6 +173,26 @@ def test_preflight_asks_for_files_of_the_web_offline_only(tmp_path, monkeypatch)
     (tmp_path / "results/prepared").mkdir(parents=True)
     (tmp_path / "results/prepared/d.h5mu").touch()  # what is prepared needs no files
     check(offline)
+
+
+def test_what_was_fetched_before_the_lock_changed_is_told(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here = told(server, tmp_path)
+    config = load(config_of({"downloads": here.model_dump()}, geo=GEO))
+    manifest = tmp_path / "results/downloads/d.json"
+    manifest.parent.mkdir(parents=True)
+    write_json(manifest, {"files": obtain(config.datasets["d"], here, "d")})
+    check(config)
+    lock, name = Path(here.lock), "geo/GSE84133/GSE84133_RAW.tar"
+    content = json.loads(lock.read_text())
+    old = content[name]["sha256"]
+    content[name]["sha256"] = "0" * 64
+    lock.write_text(json.dumps(content))
+    words = ("results/downloads/d.json", name, old, "0" * 64, str(lock))
+    refused(lambda: check(config), *words, "delete results/downloads/d.json")
+    del content[name]
+    lock.write_text(json.dumps(content))
+    refused(lambda: check(config), name, "has no entry of it", "delete results/downloads/d.json")
 
 
 # --- patterns -----------------------------------------------------------------------------

@@ -118,11 +118,14 @@ def status_in(folder, state, **more):
 
 def test_a_part_that_failed_is_the_runs_state(input_file, tmp_path):
     fitted = status_in(tmp_path / "fit", "out_of_memory", reason="too much", cpu_s=3, log="fit.log")
-    parts = [status_in(tmp_path / str(i), "failed", reason="no model", cpu_s=1) for i in range(2)]
+    told = {"reason": "no model", "cpu_s": 1}
+    ran_on = ["a node", "another"]
+    parts = [status_in(tmp_path / h, "failed", hardware=h, **told) for h in ran_on]
     shards.gather(tmp_path / "run", fitted, parts, input_file, ("embedding", "model"))
     status = read_status(tmp_path / "run")
     assert (status.state, status.reason) == ("out_of_memory", "the fit: too much")
     assert status.cpu_s == 5 and status.log == "fit.log"
+    assert status.hardware == "a node; another"
     assert names(tmp_path / "run") == ["status.json"]
 
 

@@ -241,6 +241,9 @@ def test_an_environment_that_cannot_be_made_fails_its_method_only(tmp_path, tiny
     assert rows["method"].tolist() == ["harmony_published"]
     assert "its environment could not be made" in rows.loc[0, "reason"]
     assert "No matching distribution" in (project.root / rows.loc[0, "log"]).read_text()
+    unrun = project.root / "results/embeddings/tiny/all/harmony_published/0/status.json"
+    status = json.loads(unrun.read_text())
+    assert {"python", "system"} <= set(status["versions"]) and "cores" in status["hardware"]
     states = table(project, "manifest").drop_duplicates("method").set_index("method")["state"]
     assert states.to_dict() == {"random": "ok", "harmony_published": "failed"}
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from morebench.contract import UNKNOWN
 from morebench.data.spec import DatasetConfig, Part
 from morebench.data.strict import Column, Constant, Value
 from morebench.errors import DataError, listed
@@ -36,6 +37,18 @@ def check_unique(names: pd.Index, what: str, where: str) -> None:
 def _text(series: pd.Series) -> pd.Series:
     """Return values as plain strings, missing ones as None."""
     return series.astype(object).map(str, na_action="ignore").astype(object).where(series.notna())
+
+
+def _first_known(obs: pd.DataFrame, names: Sequence[str], where: str) -> pd.Series:
+    found, *others = (_text(column(obs, name, f"{where}, labels")) for name in names)
+    for other in others:
+        found = found.where(found.notna(), other)
+    return found
+
+
+def _renamed(values: pd.Series, names: Mapping[str, str], where: str) -> pd.Series:
+    _known(names, values, where)
+    return values.map(lambda v: names.get(v, v))
 
 
 def _grouping(obs: pd.DataFrame, source: Column | None, key: str, where: str) -> pd.Series | None:
@@ -76,7 +89,7 @@ def map_obs(
 ) -> pd.DataFrame:
     """Return the cells that ``exclude`` leaves, with our columns, by original cell id.
 
-    ``labels.missing`` and ``labels.exclude`` speak of the whole dataset: see ``settle``.
+    ``labels.rename``, ``missing`` and ``exclude`` speak of the whole dataset: see ``settle``.
 
     Parameters
     ----------
@@ -106,16 +119,16 @@ def map_obs(
         mapped["batch"] = "batch"
     labels = dataset.labels
     if labels is not None:
+        names: dict[str, str | list[str] | None]
         names = {"cell_type": labels.column, "coarse": labels.coarse, "fine": labels.fine}
         if part is not None and part.label_column is not None:
             names = {"cell_type": part.label_column}
         for level, name in names.items():
             if name is None:
                 continue
-            values = _text(column(obs, name, f"{where}, labels"))
+            values = _first_known(obs, [name] if isinstance(name, str) else name, where)
             if level == "cell_type" and part is not None:
-                _known(part.label_map, values, f"{where}, label_map")
-                values = values.map(lambda v: part.label_map.get(v, v))
+                values = _renamed(values, part.label_map, f"{where}, label_map")
             mapped[level if level == "cell_type" else f"cell_type_{level}"] = values
     mapped["is_doublet"] = _doublet_truth(obs, dataset, where)
     if len(mapped) == 0:
@@ -124,7 +137,7 @@ def map_obs(
 
 
 def settle(mapped: pd.DataFrame, dataset: DatasetConfig, where: str) -> pd.DataFrame:
-    """Take ``labels.missing`` as no label, leave the cells of ``labels.exclude`` out.
+    """Rename types, take ``labels.missing`` as no label, leave out cells of ``labels.exclude``.
 
     What a value must be found for, it must be found for in one file of the dataset at least.
 
@@ -146,12 +159,18 @@ def settle(mapped: pd.DataFrame, dataset: DatasetConfig, where: str) -> pd.DataF
         )
     if labels is None:
         return mapped
+    mapped = mapped.copy()
+    mapped["cell_type"] = _renamed(mapped["cell_type"], labels.rename, f"{where}, labels.rename")
     for key in ("missing", "exclude"):
         _known(getattr(labels, key), mapped["cell_type"], f"{where}, labels.{key}")
     no_label = mapped["cell_type"].isin(labels.missing)
-    mapped = mapped.copy()
     mapped.loc[no_label, list(LEVELS)] = None
     mapped = mapped.loc[~mapped["cell_type"].isin(labels.exclude)]
+    if (mapped["cell_type"] == UNKNOWN).any():
+        raise DataError(
+            f"{where}, labels: a type is called {UNKNOWN!r}, which is how methods call cells that "
+            "they cannot name; name it in 'missing', or rename it with 'rename'"
+        )
     if len(mapped) == 0:
         raise DataError(f"{where}, labels.exclude: no cell is left")
     return mapped

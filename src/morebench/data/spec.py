@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -27,8 +27,13 @@ from morebench.registry import TASKS, TRUSTED_LABEL_SOURCES, split_kind
 class Labels(Strict):
     """Where the truth stands and how far it can be trusted."""
 
-    column: str
+    column: str | Annotated[list[str], Field(min_length=1)] = Field(
+        description="column of the types; of several, a cell's type is the first that is there"
+    )
     source: Literal["expert", "assay", "derived", "planted"]
+    rename: dict[str, str] = Field(
+        {}, description="renames types; the keys below speak of the new names"
+    )
     missing: list[str] = Field([], description="values that mean that there is no label")
     exclude: list[str] = Field([], description="types whose cells are left out of the dataset")
     coarse: str | None = Field(None, description="column of a coarser level")

@@ -85,7 +85,9 @@ def network() -> Iterator[None]:
     try:
         yield
     except requests.exceptions.SSLError as error:
-        raise Refused(f"no valid certificate ({error})") from error
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):  # what else is one may pass: a cut handshake
+            raise Refused(f"no valid certificate ({error})") from error
+        raise Interrupted(str(error)) from error
     except requests.exceptions.TooManyRedirects as error:
         raise Refused(f"redirects more than {MAX_REDIRECTS} times") from error
     except (

@@ -18,6 +18,12 @@ SMALL = 1 << 20
 _SPARSE = {"csr_matrix": 0, "csc_matrix": 1}
 
 
+def sparse_shape(group: h5py.Group) -> tuple[int, ...] | None:
+    """Return the shape that a sparse matrix claims, as today's anndata or that before 0.7 says."""
+    shape = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
+    return None if shape is None else tuple(map(int, shape))
+
+
 def check_hdf5(path: str | Path, where: str) -> None:
     """Refuse an HDF5 file whose datasets could not have been stored in it.
 
@@ -107,7 +113,7 @@ class _Check:
             encoding = f"{group.attrs['h5sparse_format']}_matrix"
         if not isinstance(encoding, str) or encoding not in _SPARSE:
             return
-        shape = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
+        shape = sparse_shape(group)
         lengths = {k: group[k].shape for k in ("data", "indices", "indptr") if k in group}
         valid = (
             shape is not None
@@ -118,5 +124,4 @@ class _Check:
             and lengths["indptr"] == (int(shape[_SPARSE[encoding]]) + 1,)
         )
         if not valid:
-            told = None if shape is None else tuple(map(int, shape))
-            raise self.refuse(name, f"is a {encoding} of shape {told} with {lengths}")
+            raise self.refuse(name, f"is a {encoding} of shape {shape} with {lengths}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from morebench.contract import MethodOutput
+from morebench.contract import UNKNOWN, MethodOutput
 from morebench.metrics import ranking
 from morebench.tasks.contract import Candidate, Score, TaskData, unscored
 from morebench.tasks.intervals import score_with_interval
@@ -16,7 +16,6 @@ from morebench.tasks.transfer import distance_to_shown
 
 log = logging.getLogger(__name__)
 
-UNKNOWN = "unknown"
 _METRICS = {"unknown_auroc": ranking.auroc, "unknown_auprc": ranking.auprc}
 
 

@@ -10,9 +10,10 @@ import pandas as pd
 from morebench.data.mapping import column
 from morebench.data.raw import check_layer
 from morebench.data.readers.stored import seekable
+from morebench.errors import DataError
 from morebench.io.backed import BackedCounts, backed
 from morebench.io.counts import check_sparse
-from morebench.io.hdf5 import check_hdf5
+from morebench.io.hdf5 import check_hdf5, sparse_shape
 
 if TYPE_CHECKING:
     import h5py
@@ -57,13 +58,22 @@ def h5ad_in_file(
     Raises
     ------
     DataError
-        As for other files, or where the counts are stored by columns.
+        As for other files, where the counts have another shape than ``obs`` and ``var``, or
+        are stored by columns.
     """
     import h5py
 
     check_hdf5(path, where)
     with h5py.File(path) as file:
         key, obs, var = _places(file, where, layer, raw)
+        stored = file[key]
+        told = stored.shape if isinstance(stored, h5py.Dataset) else sparse_shape(stored)
+        shape = (len(obs), len(var))
+        if told != shape:
+            raise DataError(
+                f"{where}: {path}: {key} has the shape {told}, obs and var say {shape}: the "
+                "file is damaged or was not written whole"
+            )
     return obs, _named(var, var_names, where), backed(path, key, where)
 
 

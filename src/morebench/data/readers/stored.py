@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from morebench.data.archives import CHUNK, GZIP, open_binary
+from morebench.files import room_for
 
 
 def is_gzip(path: Path) -> bool:
@@ -25,6 +26,6 @@ def seekable(path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / path.name.removesuffix(".gz")
-        with open_binary(path) as source, plain.open("wb") as target:
+        with room_for(plain), open_binary(path) as source, plain.open("wb") as target:
             shutil.copyfileobj(source, target, CHUNK)
         yield plain

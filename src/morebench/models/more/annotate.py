@@ -20,6 +20,7 @@ from morebench.models.more.classifier import (
     check_labels,
     fit_head,
 )
+from morebench.models.more.labels import UNKNOWN
 from morebench.models.more.novelty import Profiles
 from morebench.models.more.propagate import (
     Markers,
@@ -31,7 +32,6 @@ from morebench.models.more.propagate import (
     refine,
 )
 
-UNKNOWN = "unknown"
 MAX_REFERENCE = 20_000  # labelled cells that are kept for neighbours and for the folds
 
 

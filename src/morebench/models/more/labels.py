@@ -22,11 +22,20 @@ def shown_labels(data: Any, key: str, unlabeled: str | None) -> np.ndarray:
     return shown
 
 
+#: What a cell without a credible type is called.
+UNKNOWN = "unknown"
+
+
 def label_codes(shown: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the classes and (n,) their codes, -1 where hidden."""
     if shown is None:
         return np.empty(0, dtype=str), np.full(n, -1)
     classes = np.unique([str(v) for v in shown if v is not None])
+    if UNKNOWN in classes:
+        raise DataError(
+            f"labels: a class is called {UNKNOWN!r}, which is what cells without a credible type "
+            "are called; valid: other names, and no label for cells whose type is not known"
+        )
     if len(classes) < 2:
         raise DataError(
             f"labels: found {len(classes)} classes ({listed(classes)}); valid: 2 or more"
