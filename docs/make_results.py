@@ -84,7 +84,10 @@ POOLED = (
     ("macro_f1_voted", "macro F1 after majority voting"),
     ("macro_f1_knn", "macro F1 of the nearest shown cells in the embedding"),
     ("accuracy", "accuracy"),
+    ("balanced_accuracy", "balanced accuracy"),
 )
+RARE = 0.01  # of a set's scored cells
+AGREEING = ("more_sup", "celltypist")
 SET_ASIDE = (
     ("unseen", "macro_f1", "Batches never seen (zero-shot): macro F1"),
     (
@@ -99,6 +102,34 @@ SET_ASIDE = (
     ("all", "auroc", "Doublets: AUROC"),
     ("all", "recall_at_rate", "Doublets: recall at the true rate"),
 )
+
+
+def rare_types(types: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Return a value of each type below 1 % of the scored cells, one column a type."""
+    total = types.groupby(["dataset", "method", "seed"])["n_cells"].transform("sum")
+    rows = types[types["n_cells"] < RARE * total]
+    column = rows["dataset"] + " " + rows["cell_type"] + " (" + rows["n_cells"].astype(str) + ")"
+    return rows.assign(column=column, value=rows[value], status="ok")
+
+
+def batch_means(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean over the held-out batches of a set, or why there is none."""
+    rows = []
+    keys = ["method", "dataset", "seed"]
+    for (method, dataset, seed), group in scores.groupby(keys, sort=False):
+        bad = group.loc[group["status"] != "ok", "status"]
+        status = bad.iloc[0] if len(bad) else "ok"
+        rows.append((method, dataset, seed, status, group["value"].mean()))
+    return pd.DataFrame(rows, columns=["method", "column", "seed", "status", "value"])
+
+
+def agreement(table: pd.DataFrame, titles: dict[str, str]) -> str:
+    """Return how far two methods give cells the same label, by set."""
+    pair = table[table[["method", "other"]].isin(AGREEING).all(axis=1)]
+    pair = pair.drop_duplicates(["dataset", "seed"])  # a pair stands there both ways
+    shown = pair[["dataset", "share", "kappa", "n_cells"]].set_index("dataset").round(3)
+    words = f"## Agreement of {titles[AGREEING[0]]} with {titles[AGREEING[1]]}"
+    return f"{words}, held-out batches\n\n{markdown(shown, 'set')}\n"
 
 
 def main() -> None:
@@ -140,6 +171,15 @@ def main() -> None:
     for metric, words in POOLED:
         rows = pooled[pooled["metric"] == metric]
         add(f"Annotation of held-out batches, pooled: {words}", rows, order)
+    types = read("annotation_types")
+    for value, words in (("f1", "F1"), ("recall", "recall")):
+        rows = rare_types(types, value)
+        words = f"Types below 1 % in held-out batches (scored cells): {words}"
+        add(words, rows, list(dict.fromkeys(rows["column"])))
+    lobo = scores["split"].str.startswith("lobo-") & (scores["metric"] == "calibration")
+    words = "Calibration in held-out batches: 1 - expected error, their mean"
+    add(words, batch_means(scores[lobo]), order)
+    page.append(agreement(read("annotation_agreement"), titles))
     for kind, metric, words in SET_ASIDE:
         here = (scores["split"].str.split("-").str[0] == kind) & (scores["metric"] == metric)
         rows = scores[here].copy()

@@ -42,7 +42,7 @@ def list_(kind: Kind) -> None:
         Kind.datasets: ("params",),
         Kind.methods: ("track", "outputs", "environment", "params", "source"),
         Kind.tasks: ("splits", "outputs", "needs"),
-        Kind.metrics: ("task", "aspect", "in_total"),
+        Kind.metrics: ("task", "aspect", "in_total", "rises"),
     }[kind]
     table = Table("name", "title", *extra)
     for spec in specs.values():

@@ -118,10 +118,10 @@ def test_every_method_is_in_the_head_of_exactly_one_card():
 def test_track_and_licence_are_those_of_the_registry(name):
     spec, card = METHODS[name], card_of(name)
     assert head(card)[name] == (spec.track, spec.licence)
-    if "track" in facts(card):
-        words = re.findall(r"[\w-]+", facts(card)["track"])
-        assert spec.track in words
-        assert ("inductive" if spec.inductive else "transductive") in words
+    assert {"source", "package", "track", "sees"} <= set(facts(card))
+    words = re.findall(r"[\w-]+", facts(card)["track"])
+    assert spec.track in words
+    assert ("inductive" if spec.inductive else "transductive") in words
 
 
 @pytest.mark.parametrize("name", METHODS)
