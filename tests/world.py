@@ -16,6 +16,7 @@ from morebench.io.splits import read_split
 from morebench.registry import METHODS
 from morebench.tasks.contract import Candidate
 from tests.quick import QUICK
+from tests.unit.test_models_scgpt import write as write_checkpoint
 
 
 def settings_of(name):
@@ -30,7 +31,10 @@ class World:
     def __init__(self, folder, cells, **settings):
         self.folder = folder
         dataset = {**canary.SETTINGS, "path": str(folder / "source.h5ad"), **settings}
+        genes = list(cells.var_names)
+        write_checkpoint(folder / "scgpt", genes=genes)
         methods = {name: settings_of(name) for name in METHODS}
+        methods["scgpt"] = {"checkpoint": str(folder / "scgpt")}
         config = load({"datasets": {canary.DATASET: dataset}, "methods": methods}, "bad input")
         self.methods = methods_of(config)
         self.paths = canary.make_world(folder, cells, config)
