@@ -154,7 +154,8 @@ def xin(root, rng):
 
 
 def kang(root, rng):
-    folder, members, made = series(root, "GSE96583"), {}, {}
+    folder, members = series(root, "GSE96583"), {}
+    made: dict[str, Made] = {}
     donors = ["101", "107", "1015", "1016", "1039", "1244", "1256", "1488"]
     types = ["CD4 T cells", "NK cells", "B cells"]
     genes = [f"ENSG{i:011d}\tGENE{max(i, 1)}" for i in range(len(GENES))]  # GENE1 twice
@@ -163,7 +164,8 @@ def kang(root, rng):
     runs = {"A": "GSM2560245_A.mat.gz", "B": "GSM2560246_B.mat.gz", "C": "GSM2560247_C.mat.gz"}
     conditions = {"ctrl": "GSM2560248_2.1.mtx.gz", "stim": "GSM2560249_2.2.mtx.gz"}
     for batch, samples in ((1, runs), (2, conditions)):
-        rows, parts, seen = [], {}, set()
+        rows, parts = [], {}
+        seen: set[str] = set()
         for sample, file in samples.items():
             ids = barcodes(rng, 96)
             if seen:
@@ -263,7 +265,7 @@ def pancreas(baron, muraro):
 def lay_out(root, seed=0):
     """Write the files of every dataset of config/paper.yaml; return what they hold by name."""
     rng, root = np.random.default_rng(seed), Path(root)
-    found = {}
+    found: dict[str, Made] = {}
     for write in (gse153935, baron, muraro, xin, kang, bmmc, snare):
         found |= write(root, rng)
     return found | {"pancreas": pancreas(found["baron"], found["muraro"])}
