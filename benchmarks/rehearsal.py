@@ -23,8 +23,6 @@ import yaml
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-FINE = ("ok", "unsupported", "unavailable")
-
 
 def configuration(folder: Path, url: str, chosen: list[str]) -> dict:
     """Return the paper's configuration for small files."""
@@ -50,6 +48,8 @@ def main() -> None:
     from tests.geo import lay_out
     from tests.servers import Server
 
+    from morebench.registry import ACCEPTED_STATES
+
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--cores", type=int, default=2)
@@ -68,10 +68,11 @@ def main() -> None:
         done = subprocess.run(command, cwd=ROOT, check=False)
     if words:
         sys.exit(done.returncode)
-    status = pd.read_csv(folder / "results/tables/status.tsv", sep="\t")
-    print(status.groupby(["state"]).size().to_string())
-    bad = status[~status["state"].isin(FINE)]
-    print(bad.to_string())
+    runs = pd.read_csv(folder / "results/tables/runtime.tsv", sep="\t")
+    print(runs["state"].value_counts().to_string())
+    bad = runs[~runs["state"].isin(ACCEPTED_STATES)]
+    if len(bad):
+        print(bad[["dataset", "split", "method", "state", "reason"]].to_string(index=False))
     sys.exit(done.returncode or int(len(bad) > 0))
 
 

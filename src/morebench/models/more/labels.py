@@ -9,6 +9,9 @@ import numpy as np
 from morebench.errors import DataError, listed
 from morebench.models.more.cells import column
 
+#: What a cell without a credible type is called.
+UNKNOWN = "unknown"
+
 
 def shown_labels(data: Any, key: str, unlabeled: str | None) -> np.ndarray:
     """Return (n,) array of object: labels, None where they are not known."""
@@ -20,10 +23,6 @@ def shown_labels(data: Any, key: str, unlabeled: str | None) -> np.ndarray:
     if unlabeled is not None:
         shown[shown == str(unlabeled)] = None
     return shown
-
-
-#: What a cell without a credible type is called.
-UNKNOWN = "unknown"
 
 
 def label_codes(shown: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray]:
