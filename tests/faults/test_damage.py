@@ -206,6 +206,7 @@ def test_what_the_error_says_repairs_the_run(faulty, undisturbed):
     project = faulty("repaired")
     for name in ("results", ".snakemake"):
         shutil.copytree(undisturbed.root / name, project.root / name)  # times are kept
+    shutil.copy(undisturbed.root / "data.lock", project.root)  # of what the run has fetched
     folder = project.root / "results/embeddings/tiny/all/pca/0"
     path = folder / "output.h5ad"
     path.write_bytes(flipped(path.read_bytes()))
