@@ -1,5 +1,6 @@
 # What is done as a run starts, and after it.
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,21 @@ def claim_the_lock():
     """
     if workflow.local_exec:
         stale_locks.claim(list(getattr(workflow.persistence, "_lockfile", {}).values()))
+
+
+def cancel_what_is_queued():
+    """After Ctrl-C: cancel what Slurm still has of this run.
+
+    Snakemake cancels the jobs that it has in hand, and has none while it asks Slurm about them, nor
+    one that it is about to submit. Whatever ended the run, by now nobody waits for them.
+    """
+    run = getattr(workflow.scheduler._executor, "run_uuid", None)  # the name of all its jobs
+    if run is None:
+        return
+    command = ["scancel", f"--name={run}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        print(f"\n{shlex.join(command)}: {done.stderr.strip()}", file=sys.stderr)
 
 
 def tidy():
@@ -88,4 +104,5 @@ onsuccess:
 
 
 onerror:
+    cancel_what_is_queued()
     salvage()

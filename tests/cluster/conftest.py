@@ -29,7 +29,7 @@ PARTITIONS = {"partitions": {"cpu": LIMITS, "gpu": {**LIMITS, "max_gpu": 2}}}
 class Submitted(Project):
     """A project whose jobs go to Slurm."""
 
-    def start(self, *words: str) -> subprocess.Popen:
+    def start(self, *words: str, **variables: str) -> subprocess.Popen:
         """Start Snakemake with the Slurm profile; both streams go to ``slurm.out``."""
         (self.root / "test.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
         (self.root / "partitions.yaml").write_text(yaml.safe_dump(PARTITIONS))
@@ -40,7 +40,7 @@ class Submitted(Project):
             return subprocess.Popen(
                 [*command, *words],
                 cwd=self.root,
-                env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+                env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | variables,
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import time
 from copy import deepcopy
@@ -112,6 +114,7 @@ def test_a_job_that_fails_is_named_with_its_log(slurm, tmp_path, make_adata, con
     assert (job["Comment"], job["JobState"]) == ("rule_prepare_wildcards_d", "FAILED")
     told = project.output()
     assert "Error in rule prepare" in told and job["JobId"] in told
+    assert "scancel" not in told, "nothing was left to cancel"
     (line,) = (project.root / "results/logs/prepare/d.log").read_text().splitlines()
     assert line.startswith("error: datasets.d: ") and f"\n{line}\n" in told
     assert not (project.root / "results/prepared/d.h5mu").exists()
@@ -137,19 +140,46 @@ def test_ranges_of_cells_are_jobs_that_one_gathers(slurm, tmp_path):
     assert status.state == "ok" and status.notes["shards"] == 3
 
 
-def test_a_cancelled_run_leaves_nothing_in_the_queue(slurm, tmp_path, tiny_config):
+# Says that Snakemake asks about its jobs, and takes its time: it has none in hand meanwhile.
+SLOW_SQUEUE = """#!/bin/sh
+touch {asked}
+sleep 1
+exec {squeue} "$@"
+"""
+
+
+@pytest.mark.parametrize("asking", [False, True], ids=["any-time", "asking"])
+def test_a_cancelled_run_leaves_nothing_in_the_queue(slurm, tmp_path, tiny_config, asking):
     datasets = {f"tiny{i}": tiny_config["datasets"]["tiny"] for i in range(3)}
     project = Submitted(tmp_path, {**tiny_config, "datasets": datasets})
+    # None ends by itself before Snakemake has cancelled it.
+    begin = "    files = [] if"
+    project.edit(
+        "workflow_scripts/prepare.py", begin, f"    __import__('time').sleep(300)\n{begin}"
+    )
     before = set(slurm.jobs())
-    process = project.start("--", *(f"results/prepared/{d}.h5mu" for d in datasets))
+    asked, path = tmp_path / "asked", os.environ["PATH"]
+    if asking:
+        (tmp_path / "bin").mkdir()
+        slow = tmp_path / "bin/squeue"
+        slow.write_text(SLOW_SQUEUE.format(asked=asked, squeue=shutil.which("squeue")))
+        slow.chmod(0o755)
+        path = f"{slow.parent}:{path}"
+    targets = [f"results/prepared/{d}.h5mu" for d in datasets]
+    process = project.start("--", *targets, PATH=path)
     end = time.monotonic() + 120
     while sorted(slurm.active()) != ["PENDING", "RUNNING", "RUNNING"]:
         assert process.poll() is None and time.monotonic() < end, project.output()
         time.sleep(0.1)
     locks = {p.name for p in (project.root / ".snakemake/locks").iterdir()}
     assert locks and not any(name.startswith("owner-") for name in locks), "jobs outlive Snakemake"
+    asked.unlink(missing_ok=True)
+    while asking and not asked.exists():
+        assert process.poll() is None and time.monotonic() < end, project.output()
+        time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     assert process.wait(300) != 0
+    assert "scancel" not in project.output(), "Slurm refused"
     end = time.monotonic() + 60
     while slurm.active():
         assert time.monotonic() < end, slurm.jobs()
