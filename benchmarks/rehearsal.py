@@ -66,9 +66,10 @@ def main() -> None:
         command = [sys.executable, "-m", "snakemake", "--cores", str(told.cores)]
         command += ["--configfile", str(file), *words]
         done = subprocess.run(command, cwd=ROOT, check=False)
-    if words:
+    tables = folder / "results/tables"
+    if words or (done.returncode and not (tables / "runtime.tsv").exists()):
         sys.exit(done.returncode)
-    runs = pd.read_csv(folder / "results/tables/runtime.tsv", sep="\t")
+    runs = pd.read_csv(tables / "runtime.tsv", sep="\t")
     print(runs["state"].value_counts().to_string())
     bad = runs[~runs["state"].isin(ACCEPTED_STATES)]
     if len(bad):

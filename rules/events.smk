@@ -51,10 +51,9 @@ def cancel_what_is_queued():
     Snakemake cancels the jobs that it has in hand, and has none while it asks Slurm about them, nor
     one that it is about to submit. Whatever ended the run, by now nobody waits for them.
     """
-    run = getattr(workflow.scheduler._executor, "run_uuid", None)  # the name of all its jobs
-    if run is None:
+    if workflow.executor_plugin.name != "slurm":
         return
-    command = ["scancel", f"--name={run}"]
+    command = ["scancel", f"--name={workflow.scheduler._executor.run_uuid}"]  # of all its jobs
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         print(f"\n{shlex.join(command)}: {done.stderr.strip()}", file=sys.stderr)
